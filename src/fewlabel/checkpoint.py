@@ -1,0 +1,64 @@
+"""Checkpoints of a training that may be killed: keyed by everything the training depends on, written atomically.
+
+They live in ``.checkpoints/``, outside the declared outputs, so DVC's run-cache stays usable and a checkpoint of
+other parameters, other data or other code is never picked up. Deleted when the training is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FOLDER = Path(".checkpoints")
+_SOURCES = Path(__file__).parent
+
+
+class Checkpoint:
+    """One training's checkpoint file.
+
+    Args:
+        name: the stage cell, e.g. ``meta_train/maml-lake-5w1s-0``; readable part of the path.
+        settings: JSON-able values that the training depends on.
+        files: input files that it depends on (hashed by content).
+    """
+
+    def __init__(self, name: str, settings: Any, files: Iterable[str | Path]) -> None:
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest.update(torch.__version__.encode())
+        for path in [*map(Path, files), *sorted(_SOURCES.rglob("*.py"))]:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        self._folder = FOLDER / name
+        self._path = self._folder / f"{digest.hexdigest()[:32]}.pt"
+
+    def load(self) -> dict[str, Any] | None:
+        """The last saved state (tensors on the CPU), or None when there is none."""
+        if not self._path.exists():
+            return None
+        state = torch.load(self._path, map_location="cpu", weights_only=True)
+        print(f"continuing from {self._path}", flush=True)
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint; a kill in the middle leaves the old one whole. Stale ones are removed."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        for old in self._folder.glob("*.pt"):
+            if old != self._path:
+                old.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete it: the training is done and its outputs are in place."""
+        shutil.rmtree(self._folder, ignore_errors=True)

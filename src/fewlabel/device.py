@@ -1,0 +1,42 @@
+"""The accelerator: the only module that asks "is there a GPU?"."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from fewlabel.errors import UserError
+
+
+def pick(name: str) -> torch.device:
+    """``auto`` (the GPU when there is one), ``cpu`` or ``cuda``. Raises `UserError` when there is no such device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device = 'cuda': this machine has no usable CUDA GPU; set device: auto or device: cpu")
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    if use_cuda:
+        torch.set_float32_matmul_precision("high")  # TF32 matrix products: no loss seen in accuracy, far faster
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def describe(device: torch.device) -> str:
+    """What a table prints beside a number: ``NVIDIA H100`` or ``AMD EPYC, 2 cores``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()}, {os.cpu_count()} cores"
+
+
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Peak GPU memory of this process in MiB; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
