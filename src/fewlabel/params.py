@@ -37,6 +37,8 @@ class Cells(Section):
     """Which cells of the DAG's matrices exist. Read by dvc.yaml and by `compare`."""
 
     splits: list[Literal["lake", "vinyals"]] = Field(min_length=1)
+    metric_methods: list[Literal["siamese", "prototypes"]] = Field(min_length=1)
+    gradient_methods: list[Literal["maml", "reptile"]] = Field(min_length=1)
     tasks: list[Task] = Field(min_length=1)
     few_shot_seeds: list[Seed] = Field(min_length=1)
     labels: list[Annotated[int, Field(ge=1, le=5000)]] = Field(min_length=1)

@@ -22,9 +22,7 @@ class Progress:
         self._start, self._first = time.monotonic(), start
         self._last_line = self._start
         self._shown: dict[str, float] = {}
-        self._bar = (
-            tqdm(total=total, initial=start, desc=name, dynamic_ncols=True) if sys.stderr.isatty() else None
-        )
+        self._bar = tqdm(total=total, initial=start, desc=name, dynamic_ncols=True) if sys.stderr.isatty() else None
 
     def update(self, steps: int = 1, **numbers: float) -> None:
         self.done += steps

@@ -1,0 +1,138 @@
+"""The leaderboard: every stage's numbers gathered into one long table, each with its protocol and interval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fewlabel.errors import UserError
+from fewlabel.params import Params
+
+COLUMNS = (
+    "family, method, dataset, protocol, transductive, seed, metric, value, ci95_low, ci95_high, n, "
+    "train_seconds, device, budget, source, reference, reference_source"
+).split(", ")
+FINETUNE_STARTS = ("scratch", "rotation", "rotation-frozen")
+TRANSFER_STARTS = ("scratch", "finetune", "frozen")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the DAG that ends in numbers.
+
+    Attributes:
+        dataset: the prepared data it was measured on.
+        measured: the folder with its ``metrics.json``.
+        trained: the folders whose ``run.json`` hold the seconds of all the training behind those numbers.
+    """
+
+    dataset: str
+    measured: Path
+    trained: tuple[Path, ...]
+
+
+def cells(params: Params, results: Path) -> Iterator[Cell]:
+    """The cells that params.yaml names, so that a folder left from an earlier matrix is never read."""
+    chosen = params.cells
+    names = [
+        (f"{method}-{split}-{seed}", "metric_train")
+        for method in chosen.metric_methods
+        for split in chosen.splits
+        for seed in chosen.few_shot_seeds
+    ] + [
+        (f"{method}-{split}-{task}-{seed}", "meta_train")
+        for method in chosen.gradient_methods
+        for split in chosen.splits
+        for task in chosen.tasks
+        for seed in chosen.few_shot_seeds
+    ]
+    for name, stage in names:
+        yield Cell("omniglot", results / "evaluate" / name, (results / stage / name,))
+    pretrained = results / "pretrain_rotation"
+    yield Cell("cifar10", pretrained, (pretrained,))
+    for start in FINETUNE_STARTS:
+        for labels in chosen.labels:
+            for seed in chosen.label_seeds:
+                here = results / "finetune" / f"{start}-{labels}-{seed}"
+                yield Cell("cifar10", here, (here,) if start == "scratch" else (pretrained, here))
+    for start in TRANSFER_STARTS:
+        for seed in chosen.transfer_seeds:
+            here = results / "transfer" / f"{start}-{seed}"
+            yield Cell("hymenoptera", here, (here,))
+
+
+def gather(params: Params, results: Path, raw: Path) -> pd.DataFrame:
+    """One row per number, with the columns `COLUMNS`.
+
+    Args:
+        results: the folder of the stages' outputs.
+        raw: the folder of the raw data, whose ``source.json`` say where the archives came from.
+    """
+    sources = {}
+    rows = []
+    for cell in cells(params, results):
+        measured = read_json(cell.measured / "metrics.json")
+        runs = [read_json(folder / "run.json") for folder in cell.trained]
+        if cell.dataset not in sources:
+            sources[cell.dataset] = read_json(raw / cell.dataset / "source.json")["source"]
+        source = "embedded" if measured["origin"] == "embedded" else sources[cell.dataset]
+        for row in measured["rows"]:
+            rows.append(
+                row
+                | {
+                    "train_seconds": round(sum(run["seconds"] for run in runs), 1),
+                    "device": runs[-1]["device"],
+                    "source": source,
+                }
+            )
+    table = pd.DataFrame(rows).merge(_references(), how="left", on=["method", "protocol", "transductive"])
+    published = (table["source"] != "embedded") & (table["metric"] == "accuracy")
+    table.loc[~published, ["reference", "reference_source"]] = None  # stand-in data have no published number
+    return table[COLUMNS].sort_values(
+        ["family", "protocol", "method", "seed", "metric"], key=_natural, kind="stable", ignore_index=True
+    )
+
+
+def runs(params: Params, results: Path) -> dict[str, Any]:
+    """How each training went on its machine: device, seconds, versions, by the folder's name."""
+    folders = {folder for cell in cells(params, results) for folder in (*cell.trained, cell.measured)}
+    return {
+        folder.relative_to(results).as_posix(): read_json(folder / "run.json")
+        for folder in sorted(folders)
+        if (folder / "run.json").exists()
+    }
+
+
+def summary(table: pd.DataFrame) -> dict[str, Any]:
+    """The readable handful for ``dvc metrics show`` and ``dvc exp show``, as means over seeds."""
+    nested: dict[str, Any] = {}
+    means = table.groupby(["family", "method", "protocol", "metric"], sort=False)["value"].mean()
+    for (family, method, protocol, metric), value in means.items():  # type: ignore[misc]
+        name = protocol if metric == "accuracy" else f"{protocol}/{metric}"
+        nested.setdefault(family, {}).setdefault(method, {})[name] = round(float(value), 4)
+    return nested
+
+
+def read_json(path: Path) -> Any:
+    """Raises `UserError` when the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run `dvc repro` to make it again") from None
+
+
+def _references() -> pd.DataFrame:
+    table = pd.read_csv(Path(__file__).with_name("references.csv"))
+    return table.rename(columns={"value": "reference", "source": "reference_source"})
+
+
+def _natural(column: pd.Series) -> pd.Series:
+    """Sort 5w1s before 20w1s, and 20-per-class before 100-per-class."""
+    if column.dtype.kind in "iufb":
+        return column
+    return column.astype(str).str.replace(r"\d+", lambda m: m.group().zfill(6), regex=True)
