@@ -1,0 +1,186 @@
+"""Figures of the comparison: colour-blind-safe (Okabe and Ito 2008), readable in print, titled, with units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
+
+COLOURS = {
+    "siamese": "#0072B2",
+    "prototypes": "#D55E00",
+    "maml": "#009E73",
+    "reptile": "#CC79A7",
+    "scratch": "#000000",
+    "rotation": "#0072B2",
+    "rotation-frozen": "#E69F00",
+    "finetune": "#0072B2",
+    "frozen": "#E69F00",
+}
+MARKERS = {"scratch": "s", "rotation": "o", "rotation-frozen": "^", "siamese": "o", "prototypes": "s", "maml": "^"}
+SPARE = "#56B4E9"
+plt.rcParams.update(
+    {
+        "figure.dpi": 110,
+        "savefig.dpi": 110,
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.3,
+        "legend.frameon": False,
+    }
+)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG without a date, so that equal figures are equal bytes."""
+    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
+def accuracy_by_method(table: pd.DataFrame) -> Figure:
+    """Accuracy with its 95 % interval, one line per method and protocol; the published value as a hollow diamond."""
+    table = table[table["metric"] == "accuracy"]
+    lines = table.groupby(["family", "protocol", "method"], sort=False)
+    families = list(dict.fromkeys(table["family"]))
+    heights = [lines.ngroups and len({k for k in lines.groups if k[0] == family}) for family in families]
+    figure, axes = plt.subplots(
+        len(families),
+        1,
+        figsize=(8, 1.2 + 0.24 * sum(heights) + 0.7 * len(families)),
+        gridspec_kw={"height_ratios": heights},
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, family in zip(axes[:, 0], families, strict=True):
+        part = table[table["family"] == family]
+        labels = []
+        for (protocol, method), rows in part.groupby(["protocol", "method"], sort=False):  # type: ignore[misc]
+            y = len(labels)
+            labels.append(f"{method}  {protocol}")
+            colour = COLOURS.get(str(method), SPARE)
+            for _, row in rows.iterrows():  # one point per seed
+                low, high = row["value"] - row["ci95_low"], row["ci95_high"] - row["value"]
+                axis.errorbar(row["value"], y, xerr=[[low], [high]], fmt="o", ms=5, color=colour, capsize=3, lw=1.5)
+            reference = rows["reference"].dropna()
+            if len(reference):
+                axis.plot(reference.iloc[0], y, "D", ms=7, mfc="none", mec="#444444")
+        axis.set_yticks(range(len(labels)), labels)
+        axis.set_ylim(len(labels) - 0.4, -0.6)
+        axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.set_title(f"{family}: {_data_note(part)}", loc="left", fontsize=10)
+    axes[-1, 0].set_xlabel("test accuracy, with 95 % interval")
+    if table["reference"].notna().any():
+        axes[0, 0].plot([], [], "D", ms=7, mfc="none", mec="#444444", label="published")
+        axes[0, 0].legend(loc="best")
+    figure.suptitle("Accuracy by method and protocol", fontweight="bold")
+    return figure
+
+
+def few_shot_curves(curves: dict[str, pd.DataFrame]) -> Figure:
+    """Loss and accuracy of meta-training: smoothed, the raw points faint behind, validation as dots.
+
+    Args:
+        curves: by the cell's name, e.g. ``maml-lake-5w1s-0``: columns step, loss, accuracy, val_loss, val_accuracy.
+    """
+    figure, axes = plt.subplots(2, len(curves), figsize=(3.1 * len(curves), 5.2), squeeze=False, layout="constrained")
+    for column, (name, curve) in enumerate(curves.items()):
+        colour = COLOURS.get(name.split("-")[0], SPARE)
+        for axis, what in zip(axes[:, column], ("loss", "accuracy"), strict=True):
+            training = curve[["step", what]].dropna()
+            axis.plot(training["step"], training[what], ".", ms=2, color=colour, alpha=0.15)
+            axis.plot(training["step"], _smooth(training[what]), color=colour, lw=1.5, label="training, smoothed")
+            held_out = curve[["step", f"val_{what}"]].dropna()
+            axis.plot(held_out["step"], held_out[f"val_{what}"], "k.-", ms=4, lw=0.7, label="validation classes")
+        axes[0, column].set_title(name, fontsize=10)
+        axes[0, column].set_ylim(bottom=0, top=_top(curve["loss"]))
+        axes[1, column].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes[1, column].set_xlabel("meta-training step")
+    axes[0, 0].set_ylabel("loss")
+    axes[1, 0].set_ylabel("accuracy")
+    axes[1, 0].legend(loc="lower right", fontsize=8)
+    figure.suptitle("Few-shot learning curves", fontweight="bold")
+    return figure
+
+
+def rotation_against_supervised(curves: dict[str, pd.DataFrame], labels: int) -> Figure:
+    """Train and test, loss and accuracy, of every start at one number of labels, on shared axes.
+
+    Args:
+        curves: by start: columns step, train_loss, train_accuracy, test_loss, test_accuracy.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
+    for column, part in enumerate(("train", "test")):
+        for row, what in enumerate(("loss", "accuracy")):
+            axis = axes[row, column]
+            for start, curve in curves.items():
+                line = curve[["step", f"{part}_{what}"]].dropna()
+                axis.plot(
+                    line["step"],
+                    line[f"{part}_{what}"],
+                    color=COLOURS.get(start, SPARE),
+                    marker=MARKERS.get(start, "o"),
+                    ms=4,
+                    label=start,
+                )
+            axis.set_title(f"{part} {what}", fontsize=10)
+            if what == "accuracy":
+                axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+                axis.set_xlabel("training step")
+            else:
+                axis.set_ylim(bottom=0)
+    axes[0, 0].legend()
+    figure.suptitle(f"Rotation pretraining against supervised from scratch: {labels} labels per class", weight="bold")
+    return figure
+
+
+def label_efficiency(table: pd.DataFrame) -> Figure:
+    """Test accuracy against labels per class on a log axis, one line per start; small points are single seeds."""
+    table = table[(table["family"] == "label-efficiency") & table["protocol"].str.endswith("-per-class")].copy()
+    table["labels"] = table["protocol"].str.extract(r"/(\d+)-per-class")[0].astype(int)
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for start, rows in table.groupby("method", sort=False):
+        means = rows.groupby("labels")[["value", "ci95_low", "ci95_high"]].mean()
+        axis.errorbar(
+            means.index,
+            means["value"],
+            yerr=[means["value"] - means["ci95_low"], means["ci95_high"] - means["value"]],
+            color=COLOURS.get(str(start), SPARE),
+            marker=MARKERS.get(str(start), "o"),
+            capsize=3,
+            label=str(start),
+        )
+        if rows["seed"].nunique() > 1:
+            axis.plot(rows["labels"], rows["value"], ".", color=COLOURS.get(str(start), SPARE), alpha=0.5)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(FixedLocator(sorted(table["labels"].unique())))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.set_xlabel("labels per class (log scale)")
+    axis.set_ylabel("test accuracy, with 95 % interval")
+    axis.set_title(f"How few labels are enough? {_data_note(table)}", fontsize=10)
+    axis.legend()
+    return figure
+
+
+def _data_note(rows: pd.DataFrame) -> str:
+    datasets = ", ".join(dict.fromkeys(rows["dataset"]))
+    stand_in = " (embedded stand-in data)" if (rows["source"] == "embedded").any() else ""
+    return f"{datasets}{stand_in}, budget {', '.join(dict.fromkeys(rows['budget']))}"
+
+
+def _smooth(values: pd.Series) -> pd.Series:
+    return values.rolling(max(1, len(values) // 25), min_periods=1, center=True).mean()
+
+
+def _top(values: pd.Series) -> float:
+    """Cut the first spikes of a loss, which would flatten all that follows."""
+    return float(values.dropna().quantile(0.98)) * 1.3 + 1e-3

@@ -1,0 +1,98 @@
+"""Gather what every stage measured into metrics/: the leaderboard, the summary, the curves, the figures.
+
+The expensive stages keep their outputs in DVC's cache; only this cheap one writes into git. A stage with an
+uncached output would lose DVC's run-cache, and with it the instant restore of an earlier experiment.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from fewlabel import figures, leaderboard, params, tracking
+from fewlabel.errors import UserError
+from stages.common import launch, write_json
+
+RESULTS, RAW, METRICS = Path("results"), Path("data/raw"), Path("metrics")
+
+
+def main() -> None:
+    settings = params.load()
+    with tracking.start("compare", settings.cells.model_dump()) as run:
+        table = leaderboard.gather(settings, RESULTS, RAW)
+        few_shot, supervised = read_curves(settings)
+        METRICS.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=METRICS, prefix=".draft-") as draft:
+            out = Path(draft)
+            table.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
+            write_json(out / "summary.json", leaderboard.summary(table))
+            write_json(out / "runs.json", leaderboard.runs(settings, RESULTS))
+            write_curves(out / "curves", supervised)
+            draw(out / "figures", settings, table, few_shot, supervised)
+            for picture in sorted((out / "figures").iterdir()):
+                run.artifact(picture)
+            run.artifact(out / "comparison.csv")
+            for made in sorted(out.iterdir()):  # everything was made: now, and only now, replace the earlier results
+                shutil.rmtree(METRICS / made.name, ignore_errors=True)
+                made.replace(METRICS / made.name)
+        for row in table.itertuples():
+            run.log(0, **{f"{row.protocol}/{row.method}/{row.seed}/{row.metric}": float(str(row.value))})
+    print(table.drop(columns=["reference_source", "device"]).to_string(index=False, float_format="%.4g"))
+
+
+def read_curves(settings: params.Params) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """The learning curves of the first seeds: of meta-training by cell, of finetuning by ``start-labels``."""
+    few_shot, supervised = {}, {}
+    for cell in leaderboard.cells(settings, RESULTS):
+        folder = cell.trained[-1]
+        if cell.dataset == "omniglot" and folder.name.endswith(f"-{settings.cells.few_shot_seeds[0]}"):
+            few_shot[folder.name] = read_curve(folder)
+        elif folder.parent.name == "finetune" and folder.name.endswith(f"-{settings.cells.label_seeds[0]}"):
+            supervised[folder.name.rpartition("-")[0]] = read_curve(folder)
+    return few_shot, supervised
+
+
+def read_curve(folder: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(folder / "curve.csv")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / 'curve.csv'}: cannot be read ({error}); run `dvc repro`") from None
+
+
+def write_curves(folder: Path, supervised: dict[str, pd.DataFrame]) -> None:
+    """One wide table per number of labels, so that `dvc plots` draws all starts on one axis and compares revisions."""
+    folder.mkdir()
+    by_labels: dict[str, dict[str, pd.DataFrame]] = {}
+    for name, curve in supervised.items():
+        start, _, labels = name.rpartition("-")
+        by_labels.setdefault(labels, {})[start] = curve.set_index("step").drop(columns="epoch", errors="ignore")
+    for labels, curves in by_labels.items():
+        wide = pd.concat(curves, axis=1)
+        wide.columns = [f"{start}_{what}" for start, what in wide.columns]
+        wide.to_csv(folder / f"cifar10-{labels}-per-class.csv", float_format="%.6g")
+
+
+def draw(
+    folder: Path,
+    settings: params.Params,
+    table: pd.DataFrame,
+    few_shot: dict[str, pd.DataFrame],
+    supervised: dict[str, pd.DataFrame],
+) -> None:
+    folder.mkdir()
+    labels = settings.cells.labels[0]
+    starts = {start: supervised[f"{start}-{labels}"] for start in leaderboard.FINETUNE_STARTS}
+    figures.save(figures.accuracy_by_method(table), folder / "accuracy_by_method.png")
+    figures.save(figures.few_shot_curves(few_shot), folder / "few_shot_curves.png")
+    figures.save(figures.rotation_against_supervised(starts, labels), folder / "rotation_against_supervised.png")
+    figures.save(figures.label_efficiency(table), folder / "label_efficiency.png")
+    for start in leaderboard.TRANSFER_STARTS:
+        grid = RESULTS / "transfer" / f"{start}-{settings.cells.transfer_seeds[0]}" / "predictions.png"
+        shutil.copyfile(grid, folder / f"photographs_{start}.png")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,108 @@
+"""params.yaml: what is right is read for its budget, what is wrong is refused in one line that names it."""
+
+import copy
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewlabel import params
+from fewlabel.errors import UserError
+from tests.conftest import ROOT
+
+RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def changed(path: str, value: object) -> dict:
+    raw = copy.deepcopy(RAW)
+    *sections, key = path.split(".")
+    section = raw
+    for name in sections:
+        section = section[name]
+    section[key] = value
+    return raw
+
+
+def test_the_committed_file_is_valid_for_every_budget() -> None:
+    for budget in params.BUDGETS:
+        assert params.parse(changed("budget", budget)).budget == budget
+
+
+def test_a_mapping_over_budgets_gives_the_chosen_entry() -> None:
+    raw = changed("maml.iterations", {"smoke": 3, "cpu": 4, "gpu": 5})
+    assert [params.parse({**raw, "budget": budget}).maml.iterations for budget in params.BUDGETS] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("maml.inner_lrr", 0.1, "maml.inner_lrr = 0.1: unknown parameter; the closest valid key is maml.inner_lr"),
+        ("seimese", {}, "seimese = {}: unknown parameter; the closest valid key is siamese"),
+        ("maml.inner_lr", -1, "maml.inner_lr = -1: input should be greater than 0"),
+        ("maml.inner_lr", float("nan"), "maml.inner_lr = nan"),
+        ("maml.first_order", "yes", "maml.first_order = 'yes': input should be a valid boolean"),
+        ("maml.iterations", 1.5, "maml.iterations = 1.5: input should be a valid integer"),
+        ("maml.iterations", {"smoke": 1}, "maml.iterations: has no value for budget 'cpu'"),
+        ("budget", "huge", "budget = 'huge': must be one of smoke, cpu, gpu"),
+        ("episodes.tasks", ["5w6s"], "task 5w6s with 15 queries a class needs 21 drawings of each class"),
+        ("cells.tasks", ["7w1s"], "cells.tasks names 7w1s, which episodes.tasks does not"),
+        ("maml.queries", 16, "maml.queries = 16 with task 5w5s needs 21 drawings"),
+        ("episodes.tasks", ["5x1"], "episodes.tasks.0 = '5x1'"),
+        ("device", "tpu", "device = 'tpu'"),
+        ("maml", None, "maml = None"),
+    ],
+)
+def test_a_mistake_is_refused_in_one_line(path: str, value: object, message: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        params.parse(changed(path, value))
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    raw = copy.deepcopy(RAW)
+    del raw["reptile"]["inner_lr"]
+    with pytest.raises(UserError, match=r"reptile\.inner_lr: missing"):
+        params.parse(raw)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "\x00", "{", "42", "a: !!python/object:os.system {}"])
+def test_what_is_no_mapping_of_sections_is_refused(tmp_path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError):
+        params.load(path)
+
+
+def test_a_missing_file_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", ".001", "0.001"])
+def test_numbers_are_read_as_dvc_reads_them(tmp_path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text().replace("outer_lr: 0.001", f"outer_lr: {text}"))
+    assert params.load(path).maml.outer_lr == 0.001
+
+
+PATHS = [f"{name}.{key}" for name, section in RAW.items() if isinstance(section, dict) for key in section] + list(RAW)
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.sampled_from(["smoke", "cpu", "gpu", "x"]), st.integers(), max_size=3),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(path=st.sampled_from(PATHS), value=VALUES)
+def test_any_value_anywhere_is_taken_or_refused_in_one_line(path: str, value: object) -> None:
+    try:
+        params.parse(changed(path, value))
+    except UserError as refusal:
+        assert "\n" not in str(refusal)
