@@ -1,0 +1,99 @@
+"""The whole DAG, end to end, by the commands a person types."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from fewlabel import leaderboard, params, tracking
+
+pytestmark = pytest.mark.pipeline
+
+
+def stages_of(dry_run: str) -> set[str]:
+    """The stages that ``dvc repro --dry`` would run."""
+    return {line.split("'")[1] for line in dry_run.splitlines() if line.startswith("Running stage")}
+
+
+def test_the_leaderboard_is_whole_and_honest(finished) -> None:
+    table = pd.read_csv(finished.folder / "metrics" / "comparison.csv")
+    settings = params.load(finished.folder / "params.yaml")
+    assert list(table.columns) == leaderboard.COLUMNS
+    assert set(table["source"]) == {"embedded"}
+    assert set(table["budget"]) == {"smoke"}
+    assert table["reference"].isna().all()
+    assert table["device"].notna().all()
+    assert (table["train_seconds"] > 0).all()
+    assert ((table["ci95_low"] <= table["value"]) & (table["value"] <= table["ci95_high"])).all()
+    chosen = settings.cells
+    for method in chosen.metric_methods:
+        assert set(table[table["method"] == method]["protocol"]) == {f"lake/{t}" for t in settings.episodes.tasks}
+    for method in chosen.gradient_methods:
+        assert set(table[table["method"] == method]["protocol"]) == {f"lake/{t}" for t in chosen.tasks}
+    assert set(table[table["family"] == "few-shot"]["n"]) == {settings.episodes.count}
+
+
+def test_every_method_is_tested_on_the_same_episodes_and_value_is_their_mean(finished) -> None:
+    table = pd.read_csv(finished.folder / "metrics" / "comparison.csv")
+    for folder in sorted((finished.folder / "results" / "evaluate").iterdir()):
+        episodes = pd.read_csv(folder / "episodes.csv")
+        method = folder.name.split("-")[0]
+        for task, rows in episodes.groupby("task"):
+            row = table[(table["method"] == method) & (table["protocol"] == f"lake/{task}")]
+            assert len(row) == 1
+            accuracies = rows["accuracy"].to_numpy()
+            half = 1.96 * accuracies.std(ddof=1) / np.sqrt(len(accuracies))
+            assert row["value"].item() == pytest.approx(accuracies.mean(), abs=1e-5)
+            assert row["ci95_high"].item() - row["ci95_low"].item() <= 2 * half + 1e-5
+
+
+def test_figures_and_curves_are_there(finished) -> None:
+    figures = {path.name for path in (finished.folder / "metrics" / "figures").iterdir()}
+    assert {"accuracy_by_method.png", "few_shot_curves.png", "label_efficiency.png"} <= figures
+    curve = pd.read_csv(finished.folder / "metrics" / "curves" / "cifar10-20-per-class.csv")
+    assert {"step", "scratch_test_accuracy", "rotation_test_accuracy"} <= set(curve.columns)
+    page = finished.run(["dvc", "plots", "show", "--out", "plots"])
+    assert Path(finished.folder / "plots" / "index.html").exists(), page.stdout
+
+
+def test_a_second_repro_does_nothing(finished) -> None:
+    again = finished.run(["dvc", "repro"])
+    assert "Data and pipelines are up to date" in again.stdout + again.stderr
+
+
+def test_one_parameter_of_a_method_re_runs_that_method_alone(finished) -> None:
+    path = finished.folder / "params.yaml"
+    before = path.read_text()
+    finished.set(**{"inner_lr: 0.4": "inner_lr: 0.3"})
+    try:
+        status = json.loads(finished.run(["dvc", "status", "--json"]).stdout)
+        dry = finished.run(["dvc", "repro", "--dry"]).stdout
+    finally:
+        path.write_text(before)
+    assert set(status) == {"meta_train@maml-lake-5w1s-0", "meta_train@maml-lake-5w5s-0"}
+    assert stages_of(dry) == set(status)  # what follows is known only when their outputs are
+
+
+def test_mlflow_and_dvc_tell_the_same_story(finished) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{finished.folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert [run.info.run_name for run in parents] == ["smoke"]
+    children = {run.info.run_name for run in runs} - {"smoke"}
+    shown = finished.run(["dvc", "stage", "list", "--names-only"]).stdout
+    assert children == set(shown.split())
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["dvc.experiment"] for run in runs} == {"smoke"}
+
+
+def test_the_dvc_commands_of_the_readme(finished) -> None:
+    assert "meta_train@maml-lake-5w1s-0" in finished.run(["dvc", "dag"]).stdout
+    assert "budget" in finished.run(["dvc", "params", "diff", "HEAD"]).stdout
+    assert "few-shot" in finished.run(["dvc", "metrics", "show"]).stdout
+    shown = json.loads(finished.run(["dvc", "exp", "show", "--json"]).stdout)
+    names = [e["name"] for revision in shown for e in (revision["experiments"] or [])]
+    assert names == ["smoke"]

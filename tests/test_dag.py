@@ -1,0 +1,91 @@
+"""dvc.yaml against the code: a stage re-runs when, and only when, code that it uses changes."""
+
+import itertools
+import re
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+# Modules that check, show or record a run but cannot change its numbers: a stage does not depend on them.
+PLUMBING = {
+    "stages",
+    "stages.common",
+    "fewlabel",
+    "fewlabel.checkpoint",
+    "fewlabel.device",
+    "fewlabel.errors",
+    "fewlabel.params",
+    "fewlabel.progress",
+    "fewlabel.tracking",
+}
+
+
+def interpolate(text: str, item: dict[str, Any]) -> str:
+    return re.sub(r"\$\{item\.(\w+)\}", lambda match: str(item[match.group(1)]), text)
+
+
+def cells(stage: dict[str, Any]) -> list[dict[str, Any]]:
+    axes = {}
+    for name, values in stage.get("matrix", {}).items():
+        if isinstance(values, str):
+            section, key = values.removeprefix("${").removesuffix("}").split(".")
+            values = PARAMS[section][key]
+        axes[name] = values
+    return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*axes.values())]
+
+
+EXPANDED = [
+    (name, stage, item)
+    for name, stage in DAG["stages"].items()
+    for item in cells(stage)
+    # one cell of each script and first argument is enough: the others differ in lists of params.yaml only
+]
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("fewlabel", "stages", cache_dir=None)
+
+
+def path_of(module: str) -> str:
+    base = module.replace(".", "/")
+    base = f"src/{base}" if module.startswith("fewlabel") else base
+    return f"{base}/__init__.py" if (ROOT / base).is_dir() else f"{base}.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "item"), EXPANDED, ids=[f"{n}@{'-'.join(map(str, i.values()))}" for n, _, i in EXPANDED]
+)
+def test_code_dependencies_are_the_imports(graph: grimp.ImportGraph, name: str, stage: dict, item: dict) -> None:
+    script = re.search(r"-m (stages\.\w+)", stage["cmd"])
+    assert script
+    declared = {interpolate(dep, item) for dep in stage["deps"] if dep.endswith(".py")}
+    # What is imported by name at run time (one method, one data set) is declared through the matrix.
+    by_name = {interpolate(dep, item) for dep in stage["deps"] if dep.endswith(".py") and "${item" in dep}
+    roots = {script.group(1)} | {path.removeprefix("src/").removesuffix(".py").replace("/", ".") for path in by_name}
+    used = set(roots)
+    for module in roots:
+        used |= graph.find_upstream_modules(module)
+    packages = {module for module in used if path_of(module).endswith("__init__.py")}
+    expected = {path_of(module) for module in used - PLUMBING - packages}
+    packages_with_code = {path_of(m) for m in packages - PLUMBING if (ROOT / path_of(m)).read_text().count("\n") > 3}
+    assert declared == expected | packages_with_code
+
+
+def test_every_declared_file_of_ours_exists() -> None:
+    for _, stage, item in EXPANDED:
+        for dep in stage["deps"]:
+            path = interpolate(dep, item)
+            if path.startswith(("src/", "stages/")):
+                assert (ROOT / path).exists(), path
+
+
+def test_the_matrices_hold_every_method_there_is() -> None:
+    files = {path.stem for path in (ROOT / "src/fewlabel/methods").glob("*.py")} - {"__init__", "base"}
+    assert set(PARAMS["cells"]["metric_methods"]) | set(PARAMS["cells"]["gradient_methods"]) == files

@@ -1,0 +1,96 @@
+"""The leaderboard: every named cell, nothing else, each number with where it came from."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from fewlabel import leaderboard, params
+from fewlabel.errors import UserError
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def settings() -> params.Params:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["cells"] |= {"splits": ["vinyals"], "tasks": ["5w1s"], "few_shot_seeds": [0, 1], "labels": [20, 100]}
+    return params.parse(raw)
+
+
+def fill(settings: params.Params, results: Path, raw: Path, origin: str = "archive") -> None:
+    """Made-up results for every cell: 10 s of training each, accuracy 0.5."""
+    for cell in leaderboard.cells(settings, results):
+        for folder in (*cell.trained, cell.measured):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "run.json").write_text(json.dumps({"seconds": 10.0, "device": "abacus"}))
+        name = cell.measured.name
+        protocol = {"omniglot": "vinyals/5w1s", "cifar10": "cifar10/20-per-class"}.get(cell.dataset, "hymenoptera/all")
+        row = {
+            "family": cell.dataset,
+            "method": name.split("-")[0],
+            "dataset": cell.dataset,
+            "protocol": protocol,
+            "transductive": name.startswith(("maml", "reptile")),
+            "seed": 0,
+            "metric": "accuracy",
+            "value": 0.5,
+            "ci95_low": 0.4,
+            "ci95_high": 0.6,
+            "n": 100,
+            "budget": "cpu",
+        }
+        (cell.measured / "metrics.json").write_text(json.dumps({"origin": origin, "rows": [row]}))
+        (raw / cell.dataset).mkdir(parents=True, exist_ok=True)
+        (raw / cell.dataset / "source.json").write_text(json.dumps({"source": "mirror"}))
+
+
+def test_every_cell_gives_its_row_with_source_time_and_reference(settings, tmp_path) -> None:
+    fill(settings, tmp_path / "results", tmp_path / "raw")
+    stale = tmp_path / "results" / "evaluate" / "maml-vinyals-5w1s-7"
+    stale.mkdir()
+    (stale / "metrics.json").write_text("not even JSON")
+    table = leaderboard.gather(settings, tmp_path / "results", tmp_path / "raw")
+    assert list(table.columns) == leaderboard.COLUMNS
+    # 4 methods x 2 seeds, 1 pretraining, 3 starts x 2 numbers of labels, 3 transfer starts
+    assert len(table) == 4 * 2 + 1 + 3 * 2 + 3
+    assert set(table["source"]) == {"mirror"}
+    maml = table[(table["method"] == "maml")].iloc[0]
+    assert (maml["reference"], maml["reference_source"]) == (0.987, "Finn et al. 2017")
+    assert maml["train_seconds"] == 10.0
+    pretrained = table[table["method"] == "rotation"]
+    assert set(pretrained["train_seconds"]) == {20.0}  # the pretraining counts
+
+
+def test_stand_in_data_say_so_and_are_set_beside_no_published_number(settings, tmp_path) -> None:
+    fill(settings, tmp_path / "results", tmp_path / "raw", origin="embedded")
+    table = leaderboard.gather(settings, tmp_path / "results", tmp_path / "raw")
+    assert set(table["source"]) == {"embedded"}
+    assert table["reference"].isna().all()
+
+
+def test_a_missing_result_is_named(settings, tmp_path) -> None:
+    fill(settings, tmp_path / "results", tmp_path / "raw")
+    (tmp_path / "results" / "transfer" / "frozen-0" / "metrics.json").unlink()
+    with pytest.raises(UserError, match=r"frozen-0/metrics\.json: cannot be read"):
+        leaderboard.gather(settings, tmp_path / "results", tmp_path / "raw")
+
+
+def test_the_summary_is_the_mean_over_seeds() -> None:
+    table = pd.DataFrame(
+        {
+            "family": "few-shot",
+            "method": "maml",
+            "protocol": "lake/5w1s",
+            "metric": "accuracy",
+            "value": [0.25, 0.75],
+        }
+    )
+    assert leaderboard.summary(table) == {"few-shot": {"maml": {"lake/5w1s": 0.5}}}
+
+
+def test_the_published_numbers_are_unique_by_method_and_protocol() -> None:
+    table = pd.read_csv(Path(leaderboard.__file__).with_name("references.csv"))
+    assert not table.duplicated(["method", "protocol", "transductive"]).any()
+    assert table["value"].between(0, 1).all()
