@@ -28,6 +28,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=METRICS, prefix=".draft-") as draft:
             out = Path(draft)
             table.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
+            (out / "leaderboard.md").write_text(leaderboard.markdown(table), encoding="utf-8")
             write_json(out / "summary.json", leaderboard.summary(table))
             write_json(out / "runs.json", leaderboard.runs(settings, RESULTS))
             write_curves(out / "curves", supervised)

@@ -94,3 +94,11 @@ def test_the_published_numbers_are_unique_by_method_and_protocol() -> None:
     table = pd.read_csv(Path(leaderboard.__file__).with_name("references.csv"))
     assert not table.duplicated(["method", "protocol", "transductive"]).any()
     assert table["value"].between(0, 1).all()
+
+
+def test_the_readme_shows_the_committed_leaderboard() -> None:
+    """A number in the README comes from the run whose results are committed."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("<!-- leaderboard -->\n")[1].split("<!-- end of leaderboard -->")[0]
+    assert shown == (ROOT / "metrics" / "leaderboard.md").read_text(encoding="utf-8")
+    assert shown == leaderboard.markdown(pd.read_csv(ROOT / "metrics" / "comparison.csv"))

@@ -118,6 +118,24 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     return nested
 
 
+def markdown(table: pd.DataFrame) -> str:
+    """The leaderboard as a Markdown table: no number without protocol, interval, count, time, device and source."""
+    lines = [
+        "| family | method | protocol | transductive | seed | accuracy, 95 % interval | n | published | "
+        "training | device | source |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table.to_dict("records"):
+        what = "" if row["metric"] == "accuracy" else f" ({row['metric'].replace('_', ' ')})"
+        lines.append(
+            f"| {row['family']} | {row['method']} | {row['protocol']}{what} | {'yes' if row['transductive'] else 'no'} "
+            f"| {row['seed']} | **{row['value']:.1%}** [{row['ci95_low']:.1%}, {row['ci95_high']:.1%}] | {row['n']:,} "
+            f"| {'' if pd.isna(row['reference']) else format(row['reference'], '.1%')} | {row['train_seconds']:.0f} s "
+            f"| {row['device']} | {row['source']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def read_json(path: Path) -> Any:
     """Raises `UserError` when the file is missing or damaged."""
     try:
