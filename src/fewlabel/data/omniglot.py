@@ -1,0 +1,164 @@
+"""Omniglot (Lake, Salakhutdinov and Tenenbaum, Science 2015): 1,623 characters of 50 alphabets, 20 drawings each.
+
+The class lists of the "Vinyals split" (Vinyals et al., Matching Networks, 2016) are those published with
+Prototypical Networks (Snell et al., 2017): one class a line, ``Alphabet/characterNN/rotDDD``. There ``rot090`` is
+Pillow's ``image.rotate(90)``, a quarter turn counter-clockwise, which is ``np.rot90(image)`` and
+``torch.rot90(image, 1, (-2, -1))``. All four turns of a character are classes of the same list.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fewlabel.data import prepared
+from fewlabel.data.archives import Archive, members
+from fewlabel.errors import UserError
+
+SIZE = 28  # pixels; 105 in the archives
+DRAWINGS = 20
+LISTS = ("train", "val", "test")
+_LAKE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
+_VINYALS = "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master/data/omniglot/splits/vinyals/"
+_LIST_DIGESTS = {
+    "train": "984522c194c30fb678ce53304a160a42faf5403ad4f9a67010f32dd3a35738e0",
+    "val": "11f99e54faee3e26f53d3231c1cceac5bf7b8730e9be31cb6dab256551dc0c1a",
+    "test": "845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204",
+}
+
+BACKGROUND = Archive(
+    name="images_background.zip",
+    url=_LAKE + "images_background.zip",
+    md5="68d2efa1b9178cc56df9314c21c6e718",
+    digest="7c563fb7d98dbd312c5e0ccb87230ca9d7e8a13d672e5de6186245e7905ed43e",
+    counted=r"images_background/.+\.png",
+)
+EVALUATION = Archive(
+    name="images_evaluation.zip",
+    url=_LAKE + "images_evaluation.zip",
+    md5="6b91aef0f799c5bb55b94e3f2daec811",
+    digest="e5a69b751aa33f555bdc92febd48220b69a811b2ff01de32bf4d1bca47bd1809",
+    counted=r"images_evaluation/.+\.png",
+)
+ARCHIVES = (
+    BACKGROUND,
+    EVALUATION,
+    *(Archive(f"{n}.txt", f"{_VINYALS}{n}.txt", _LIST_DIGESTS[n], folder="vinyals_splits") for n in LISTS),
+)
+
+
+@dataclass(frozen=True)
+class Omniglot:
+    """The prepared data.
+
+    Attributes:
+        images: uint8 (characters, 20 drawings, 28, 28); ink is 255 on 0.
+        names: (characters,) ``Alphabet/characterNN``; background characters first, each part sorted.
+        background: bool (characters,), of Lake's background set; the others are of the evaluation set.
+        origin: ``archive``, or ``embedded`` for the stand-ins.
+        vinyals: list name → int (classes, 2) of character index and quarter turns counter-clockwise.
+    """
+
+    images: NDArray[np.uint8]
+    names: NDArray[np.str_]
+    background: NDArray[np.bool_]
+    origin: str
+    vinyals: dict[str, NDArray[np.int64]]
+
+    @property
+    def alphabets(self) -> NDArray[np.str_]:
+        """(characters,) the alphabet of each."""
+        return np.array([name.split("/")[0] for name in self.names])
+
+
+def pack(raw: Path, origin: str) -> dict[str, NDArray[np.generic]]:
+    """Read the archives in ``raw`` into the arrays of the prepared file. Raises `UserError`."""
+    names: list[str] = []
+    images: list[NDArray[np.uint8]] = []
+    background: list[bool] = []
+    for archive in (BACKGROUND, EVALUATION):
+        drawings = _drawings(raw / archive.name)
+        for name in sorted(drawings):
+            if len(drawings[name]) != DRAWINGS:
+                raise UserError(f"{raw / archive.name}: {name} has {len(drawings[name])} drawings, not {DRAWINGS}")
+            names.append(name)
+            images.append(np.stack([drawings[name][file] for file in sorted(drawings[name])]))
+            background.append(archive is BACKGROUND)
+    if origin == "archive" and (sum(background), len(names)) != (964, 1623):
+        raise UserError(f"{raw}: {sum(background)} + {len(names) - sum(background)} characters, not 964 + 659")
+    index = {name: number for number, name in enumerate(names)}
+    lists = {f"vinyals_{name}": _class_list(raw / f"{name}.txt", index) for name in LISTS}
+    return {
+        "images": np.stack(images),
+        "names": np.array(names),
+        "background": np.array(background),
+        "origin": np.array(origin),
+        **lists,
+    }
+
+
+def load(path: str | Path) -> Omniglot:
+    """Read the prepared file. Raises `UserError` when it is missing or damaged."""
+    path = Path(path)
+    arrays = prepared.read(
+        path,
+        {
+            "images": ("u1", (None, DRAWINGS, SIZE, SIZE)),
+            "names": ("U", (None,)),
+            "background": ("?", (None,)),
+            "origin": ("U", ()),
+            **{f"vinyals_{name}": ("i8", (None, 2)) for name in LISTS},
+        },
+    )
+    count = len(arrays["images"])
+    vinyals = {name: arrays[f"vinyals_{name}"] for name in LISTS}
+    within = all(((0 <= pairs) & (pairs < (count, 4))).all() for pairs in vinyals.values())
+    if not (len(arrays["names"]) == len(arrays["background"]) == count and within):
+        raise UserError(
+            f"{path}: damaged (its arrays do not fit together); delete it and run `dvc repro prepare@omniglot`"
+        )
+    return Omniglot(arrays["images"], arrays["names"], arrays["background"], str(arrays["origin"]), vinyals)
+
+
+def _drawings(path: Path) -> dict[str, dict[str, NDArray[np.uint8]]]:
+    """``Alphabet/characterNN`` → file name → image; the file name ends in the number of the person who drew it."""
+    found: dict[str, dict[str, NDArray[np.uint8]]] = {}
+    for name, data in members(path, r"[^/]+/[^/]+/[^/]+/[^/]+\.png"):
+        _, alphabet, character, file = name.split("/")
+        found.setdefault(f"{alphabet}/{character}", {})[file] = _shrink(data, f"{path}: {name}")
+    return found
+
+
+def _shrink(data: bytes, what: str) -> NDArray[np.uint8]:
+    """A 105×105 black-on-white PNG → 28×28 with ink 255 on 0. The Lanczos filter is antialiased, as strokes two or
+    three pixels wide need at a quarter of the size; it is the one MAML's authors used."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != (105, 105):
+                raise UserError(f"{what}: {image.width}×{image.height} pixels, not 105×105")
+            small = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise UserError(f"{what}: not a readable PNG image; the archive is damaged, get it again") from None
+    return np.asarray(255 - np.asarray(small), dtype=np.uint8)
+
+
+def _class_list(path: Path, index: dict[str, int]) -> NDArray[np.int64]:
+    pairs = []
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        raise UserError(f"{path}: cannot be read; get it again") from None
+    for number, line in enumerate(lines, start=1):
+        found = re.fullmatch(r"([^/]+/[^/]+)/rot(000|090|180|270)", line)
+        if not found or found[1] not in index:
+            raise UserError(f"{path}, line {number}: {line[:60]!a} is no Alphabet/characterNN/rotDDD of the archives")
+        pairs.append((index[found[1]], int(found[2]) // 90))
+    if not pairs or len(set(pairs)) != len(pairs):
+        raise UserError(f"{path}: empty, or names a class twice")
+    return np.array(pairs, dtype=np.int64)
