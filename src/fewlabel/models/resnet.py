@@ -1,0 +1,60 @@
+"""ResNet-18 as a backbone: torchvision's layers and parameter names, two stems, any number of its four blocks.
+
+He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import resnet18 as torchvision_resnet18
+
+from fewlabel.errors import UserError
+
+Stem = Literal["imagenet", "cifar"]
+WIDTHS = (64, 128, 256, 512)  # channels after each block
+
+
+def resnet18(stem: Stem, seed: int, blocks: int = 4) -> nn.Sequential:
+    """Images (B, 3, H, W), float → pooled features (B, WIDTHS[blocks − 1]), randomly initialised from the seed.
+
+    Args:
+        stem: ``imagenet`` is 7×7 with stride 2 and max pooling; ``cifar`` is 3×3 with stride 1 and none: about
+            16 times the work on images of 32×32, and what published CIFAR results use.
+        blocks: how many of the four blocks to keep.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        whole = torchvision_resnet18()
+        if stem == "cifar":
+            whole.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+            nn.init.kaiming_normal_(whole.conv1.weight, mode="fan_out", nonlinearity="relu")
+            whole.maxpool = nn.Identity()
+    names = ["conv1", "bn1", "relu", "maxpool", *(f"layer{block + 1}" for block in range(blocks))]
+    layers = OrderedDict((name, getattr(whole, name)) for name in names)
+    return nn.Sequential(layers | {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()})
+
+
+def save(backbone: nn.Sequential, stem: Stem, path: Path) -> None:
+    """Write the weights as safetensors. The stem travels with them; one key only, as their order is not fixed."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
+    save_file(tensors, path, metadata={"stem": stem})
+
+
+def load(path: str | Path, blocks: int = 4) -> nn.Sequential:
+    """The backbone that `save` wrote, or its first blocks. Raises `UserError`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            stem = (file.metadata() or {}).get("stem", "imagenet")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not a readable backbone ({error}); run the stage pretrain_rotation again") from None
+    backbone = resnet18(cast(Stem, stem), seed=0, blocks=blocks)
+    backbone.load_state_dict({name: tensors[name] for name in backbone.state_dict()})
+    return backbone

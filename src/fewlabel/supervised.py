@@ -1,0 +1,164 @@
+"""The one training loop of rotation pretraining, finetuning and transfer: SGD with Nesterov momentum.
+
+The learning rate rises linearly over the first tenth of the steps and falls to zero along half a cosine
+(Loshchilov, Hutter: SGDR, ICLR 2017). A step's batch depends on nothing but the step, so a resumed training repeats
+the undisturbed one exactly.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewlabel.checkpoint import Checkpoint
+from fewlabel.losses import Loss
+from fewlabel.progress import Progress
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a training goes. Steps are optimiser steps."""
+
+    steps: int
+    lr: float  # at its highest
+    momentum: float
+    weight_decay: float
+    evaluate_every: int
+    save_every: int
+    target_accuracy: float | None = None  # stop once a test accuracy on the curve reaches it
+    steps_per_epoch: float = 1.0  # only to write epochs beside steps
+
+
+@dataclass
+class Point:
+    """A point of the curve: training numbers are means since the point before, with augmentation."""
+
+    step: int
+    epoch: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+
+
+@dataclass
+class Training:
+    """What `train` reports."""
+
+    curve: list[Point] = field(default_factory=list)
+    steps: int = 0  # done; fewer than the recipe's when the target was reached
+    seconds: float = 0.0  # of all the runs that took part
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """The learning rate of step 0 … steps − 1."""
+    warm_up = max(1, round(recipe.steps * 0.1))
+    if step < warm_up:
+        return recipe.lr * (step + 1) / warm_up
+    return recipe.lr * (1 + math.cos(math.pi * (step - warm_up) / max(1, recipe.steps - warm_up))) / 2
+
+
+def train(
+    network: nn.Module,
+    batch: Callable[[int], tuple[Tensor, Tensor]],
+    measure: Callable[[nn.Module], tuple[float, float]],
+    recipe: Recipe,
+    loss: Loss = F.cross_entropy,
+    checkpoint: Checkpoint | None = None,
+    name: str = "training",
+    log: Callable[..., None] = lambda step, **numbers: None,
+) -> Training:
+    """Train in place.
+
+    Args:
+        network: inputs → logits; already on its device. Parameters without ``requires_grad`` do not move.
+        batch: step → (inputs, labels), a function of the step alone.
+        measure: network → (loss, accuracy) on test images, for the curve.
+        log: called with a step and numbers, e.g. `tracking.Run.log`.
+    """
+    moving = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.SGD(
+        moving, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
+    )
+    training, sums = Training(), [0.0, 0.0, 0]  # loss, right answers, images since the last point
+    if checkpoint and (state := checkpoint.load()):
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        training = Training([Point(**point) for point in state["curve"]], state["steps"], state["seconds"])
+        sums = state["sums"]
+    began = time.monotonic() - training.seconds
+    network.train()
+    with Progress(name, recipe.steps, training.steps) as bar:
+        while training.steps < recipe.steps and not _reached(training, recipe):
+            optimiser.param_groups[0]["lr"] = learning_rate(training.steps, recipe)
+            inputs, labels = batch(training.steps)
+            logits = network(inputs)
+            value = loss(logits, labels)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            optimiser.step()
+            sums[0] += value.item() * len(labels)
+            sums[1] += (logits.argmax(1) == labels).sum().item()
+            sums[2] += len(labels)
+            training.steps += 1
+            last = training.steps == recipe.steps
+            if last or training.steps % recipe.evaluate_every == 0:
+                training.curve.append(_point(training.steps, recipe, sums, measure(network)))
+                sums = [0.0, 0.0, 0]
+                network.train()
+                log(**asdict(training.curve[-1]))
+            training.seconds = time.monotonic() - began
+            if checkpoint and not last and training.steps % recipe.save_every == 0:
+                checkpoint.save(_state(network, optimiser, training, sums))
+            bar.update(1, loss=value.item(), lr=learning_rate(training.steps - 1, recipe))
+    network.eval()
+    return training
+
+
+def _reached(training: Training, recipe: Recipe) -> bool:
+    if recipe.target_accuracy is None or not training.curve:
+        return False
+    return training.curve[-1].test_accuracy >= recipe.target_accuracy
+
+
+def _point(step: int, recipe: Recipe, sums: list[float], test: tuple[float, float]) -> Point:
+    return Point(step, step / recipe.steps_per_epoch, sums[0] / sums[2], sums[1] / sums[2], *test)
+
+
+def _state(network: nn.Module, optimiser: torch.optim.SGD, training: Training, sums: list[float]) -> dict[str, Any]:
+    return {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "sums": sums,
+        **asdict(training),
+    }
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, batches: Iterator[Tensor]) -> Tensor:
+    """Logits (n, classes) on the CPU, in evaluation mode."""
+    network.eval()
+    return torch.cat([network(inputs).float().cpu() for inputs in batches])
+
+
+def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy and the share of right answers."""
+    labels = labels.cpu().long()
+    return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+
+
+def write_curve(path: Path, curve: list[Point]) -> None:
+    """curve.csv, one line a point."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(Point.__dataclass_fields__), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: f"{value:.6g}" for key, value in asdict(point).items()} for point in curve)
