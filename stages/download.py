@@ -6,19 +6,18 @@ The archives are kept as they are, never extracted, beside a ``source.json`` tha
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 
 from fewlabel import params as parameters
 from fewlabel import tracking
-from fewlabel.data import acquire, archives, cifar10, hymenoptera, omniglot
+from fewlabel.data import acquire, archives, embedded
 from stages.common import launch, whole_folder, write_json
-
-DATASETS = {"omniglot": omniglot.ARCHIVES, "cifar10": cifar10.ARCHIVES, "hymenoptera": hymenoptera.ARCHIVES}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("dataset", choices=embedded.DRAW)
     dataset = parser.parse_args().dataset
     section = parameters.load().data
     with (
@@ -26,24 +25,20 @@ def main() -> None:
         whole_folder(Path("data/raw") / dataset) as folder,
     ):
         source = _fill(dataset, folder, section)
-        files = {
-            path.name: {"sha256": archives.file_digest(path), "bytes": path.stat().st_size}
-            for path in sorted(folder.iterdir())
-        }
+        sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+        files = {name: {"sha256": archives.file_digest(folder / name), "bytes": size} for name, size in sizes.items()}
         write_json(folder / "source.json", {"source": source, "files": files})
         run.tags(dataset=dataset, source=source)
-    acquire.forget(DATASETS[dataset])
-    print(f"{dataset}: {len(files)} files, {sum(f['bytes'] for f in files.values()):,} bytes, source {source}")
+    print(f"{dataset}: {len(sizes)} files, {sum(sizes.values()):,} bytes, source {source}")
 
 
 def _fill(dataset: str, folder: Path, section: parameters.Data) -> str:
     if section.source == "embedded":
-        from fewlabel.data import embedded
-
-        embedded.draw(dataset, folder)
+        embedded.DRAW[dataset](folder)
         return "embedded"
+    wanted = importlib.import_module(f"fewlabel.data.{dataset}").ARCHIVES
     mirror = acquire.mirror_folder(section.mirror)
-    sources = {acquire.obtain(archive, folder, mirror)[0] for archive in DATASETS[dataset]}
+    sources = {acquire.obtain(archive, folder, mirror)[0] for archive in wanted}
     return "mirror" if "mirror" in sources else "official"
 
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 
 from fewlabel import params as parameters
 from fewlabel import tracking
-from fewlabel.data import cifar10, hymenoptera, omniglot, prepared
+from fewlabel.data import prepared
 from fewlabel.errors import UserError
 from stages.common import launch
 
-PACK = {"omniglot": omniglot.pack, "cifar10": cifar10.pack, "hymenoptera": hymenoptera.pack}
+DATASETS = ("omniglot", "cifar10", "hymenoptera")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset", choices=PACK)
+    parser.add_argument("dataset", choices=DATASETS)
     dataset = parser.parse_args().dataset
     parameters.load()  # a mistake in the params stops every stage, not only the one that reads the section
     raw = Path("data/raw") / dataset
     with tracking.start("prepare", {"dataset": dataset}):
-        arrays = PACK[dataset](raw, _origin(raw / "source.json"))
+        pack = importlib.import_module(f"fewlabel.data.{dataset}").pack
+        arrays = pack(raw, _origin(raw / "source.json"))
         prepared.write(Path("data/prepared") / f"{dataset}.npz", arrays)
     print("  ".join(f"{name} {array.dtype}{array.shape}" for name, array in arrays.items()))
 

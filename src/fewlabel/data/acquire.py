@@ -1,7 +1,8 @@
 """Get a file from the first place that has it, a mirror folder and then the official address, and check it.
 
 A download resumes where it was cut off, is tried again after a pause, never runs twice at once, and takes its place
-only when it is whole and verified. What fails is said in one line: the file, what was tried, the ways out.
+only when it is whole and verified. It is kept in `DOWNLOADS` too: a stage that runs again, because its code changed,
+needs no network. What fails is said in one line: the file, what was tried, the ways out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fewlabel.data.archives import Archive
 from fewlabel.errors import UserError
 from fewlabel.progress import Progress
 
-DOWNLOADS = Path(".checkpoints/downloads")  # outside the declared outputs: a half download survives a killed stage
+DOWNLOADS = Path(".checkpoints/downloads")  # outside the declared outputs, which DVC deletes before a stage runs
 WEIGHTS = Path("data/weights")
 CONNECT_S, READ_S = 5, 10  # a machine without network should learn so soon
 TRIES = 4  # in a row without a byte gained
@@ -79,12 +80,6 @@ def obtain(archive: Archive, folder: Path, mirror: Path | None, or_else: str = E
     )
 
 
-def forget(archives: tuple[Archive, ...]) -> None:
-    """Delete the downloads kept for resuming: the dataset is in place."""
-    for archive in archives:
-        (DOWNLOADS / archive.name).unlink(missing_ok=True)
-
-
 def weights(archive: Archive, mirror: Path | None, or_else: str) -> Path:
     """The path of a verified weights file under ``data/weights``, which is fetched when it is not there yet."""
     path = WEIGHTS / archive.name
@@ -95,7 +90,7 @@ def weights(archive: Archive, mirror: Path | None, or_else: str) -> Path:
         except UserError:
             path.unlink()  # left over from elsewhere: never trusted, always replaced
     _, path = obtain(archive, WEIGHTS, mirror, or_else)
-    forget((archive,))
+    (DOWNLOADS / archive.name).unlink(missing_ok=True)
     return path
 
 
@@ -117,8 +112,11 @@ def _download(archive: Archive) -> Path:
     whole = DOWNLOADS / archive.name
     part = whole.with_name(whole.name + ".part")
     with _alone(whole):
-        if whole.exists():  # another process, or an earlier run of this stage, has fetched it
-            return whole
+        if whole.exists():  # fetched by another process or by an earlier run
+            with contextlib.suppress(UserError):
+                archive.verify(whole, official=True)
+                return whole
+            whole.unlink()
         resumed = part.exists()
         while True:
             _fetch(archive, part)

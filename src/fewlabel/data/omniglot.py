@@ -118,7 +118,7 @@ def load(path: str | Path) -> Omniglot:
     )
     count = len(arrays["images"])
     vinyals = {name: arrays[f"vinyals_{name}"] for name in LISTS}
-    within = all(((0 <= pairs) & (pairs < (count, 4))).all() for pairs in vinyals.values())
+    within = all(((pairs >= 0) & (pairs < (count, 4))).all() for pairs in vinyals.values())
     if not (len(arrays["names"]) == len(arrays["background"]) == count and within):
         raise UserError(
             f"{path}: damaged (its arrays do not fit together); delete it and run `dvc repro prepare@omniglot`"
