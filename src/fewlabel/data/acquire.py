@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from fewlabel.progress import Progress
 
 DOWNLOADS = Path(".checkpoints/downloads")  # outside the declared outputs, which DVC deletes before a stage runs
 WEIGHTS = Path("data/weights")
-CONNECT_S, READ_S = 5, 10  # a machine without network should learn so soon
-TRIES = 4  # in a row without a byte gained
+# A machine without network learns so within half a minute, even where a name has four addresses that never answer.
+CONNECT_S, READ_S = 3, 10
+TRIES, GIVE_UP_S = 4, 15  # in a row without a byte gained; no new try after so many seconds without one
 MAX_BYTES = 2**30  # the largest true file has 170 MB
 EMBEDDED = "use the drawn stand-ins with data.source=embedded"
 
@@ -148,16 +150,17 @@ def _alone(whole: Path) -> Iterator[None]:
 
 
 def _fetch(archive: Archive, part: Path) -> None:
-    """Fill ``part`` until it is whole. Tries again while bytes keep coming, else `TRIES` times."""
-    had = -1
-    failures = 0
+    """Fill ``part`` until it is whole. Tries again while bytes keep coming, else `TRIES` times or `GIVE_UP_S`."""
+    had = part.stat().st_size if part.exists() else 0
+    failures, since = 0, time.monotonic()
 
     def enough(_: tenacity.RetryCallState) -> bool:
-        nonlocal had, failures
+        nonlocal had, failures, since
         have = part.stat().st_size if part.exists() else 0
-        failures = failures + 1 if have == had else 1
-        had = have
-        return failures >= TRIES
+        if have != had:
+            had, failures, since = have, 0, time.monotonic()
+        failures += 1
+        return failures >= TRIES or time.monotonic() - since > GIVE_UP_S
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_Cut),
@@ -211,3 +214,5 @@ def _attempt(archive: Archive, part: Path) -> None:
         raise _Cut("no connection") from None
     except (requests.exceptions.RequestException, ValueError):
         raise _No("gave no proper answer") from None
+    except OSError as error:
+        raise UserError(f"{part}: cannot be written ({error.strerror})") from None
