@@ -21,6 +21,7 @@ BUDGETS: tuple[str, ...] = get_args(Budget)
 DRAWINGS_PER_CLASS = 20  # Omniglot: every character was drawn by 20 people
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Epochs = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -123,21 +124,26 @@ class Reptile(Training):
 
 class PretrainRotation(Section):
     stem: Literal["imagenet", "cifar"]
-    epochs: Count
     images: Annotated[int, Field(ge=4, le=50_000)]
+    epochs: Epochs
     batch_size: Annotated[int, Field(ge=1, le=4096)]
+    shift: Annotated[int, Field(ge=0, le=16)]
     lr: Rate
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0, le=1)]
-    save_every: Count
+    evaluate_every: Epochs
+    curve_images: Annotated[int, Field(ge=1, le=10_000)]
+    save_every: Epochs
     seed: Seed
 
 
 class Finetune(Section):
     steps: Count
     batch_size: Annotated[int, Field(ge=2, le=4096)]
+    shift: Annotated[int, Field(ge=0, le=16)]
     lr: Rate
     frozen_lr: Rate
+    frozen_blocks: Annotated[int, Field(ge=1, le=4)]
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     loss: Literal["cross_entropy", "focal"]
@@ -145,6 +151,7 @@ class Finetune(Section):
     focal_gamma: Annotated[float, Field(ge=0, le=10)]
     target_accuracy: Annotated[float, Field(gt=0, le=1)] | None
     evaluate_every: Count
+    curve_images: Annotated[int, Field(ge=1, le=10_000)]
     save_every: Count
     test_images: Annotated[int, Field(ge=1, le=10_000)]
 
@@ -152,15 +159,17 @@ class Finetune(Section):
 class Transfer(Section):
     backbone: Literal["efficientnet_lite0", "resnet18"]
     image_size: Annotated[int, Field(ge=32, le=512)]
-    epochs: Count
-    frozen_epochs: Count
+    epochs: Epochs
+    frozen_epochs: Epochs
     batch_size: Annotated[int, Field(ge=2, le=4096)]
+    smallest_crop: Annotated[float, Field(gt=0, le=1)]
     scratch_lr: Rate
     finetune_lr: Rate
     frozen_lr: Rate
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0, le=1)]
-    save_every: Count
+    evaluate_every: Epochs
+    save_every: Epochs
 
 
 class Params(Section):

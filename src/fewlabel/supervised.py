@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,8 @@ def _state(network: nn.Module, optimiser: torch.optim.SGD, training: Training, s
     }
 
 
-@torch.inference_mode()
-def predict(network: nn.Module, batches: Iterator[Tensor]) -> Tensor:
+@torch.no_grad()
+def predict(network: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     """Logits (n, classes) on the CPU, in evaluation mode."""
     network.eval()
     return torch.cat([network(inputs).float().cpu() for inputs in batches])
@@ -154,6 +154,11 @@ def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """Mean cross-entropy and the share of right answers."""
     labels = labels.cpu().long()
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+
+
+def tensors(network: nn.Module) -> dict[str, Tensor]:
+    """The weights as safetensors takes them."""
+    return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def write_curve(path: Path, curve: list[Point]) -> None:

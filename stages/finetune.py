@@ -1,0 +1,131 @@
+"""Train on N labels per class of CIFAR-10, from a given start: ``python -m stages.finetune rotation 20 --seed 0``.
+
+Every start gets the same labels, steps, schedule, augmentation and batches. With ``--validate`` the last 5,000
+training images are held out and measured instead of the test images, and nothing is written: for choosing settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fewlabel import augment, device, label_subsets, losses, params, supervised, tracking
+from fewlabel.checkpoint import Checkpoint
+from fewlabel.data import cifar10
+from fewlabel.intervals import wilson
+from fewlabel.models import resnet
+from fewlabel.models.classifier import Classifier, linear_head
+from stages.common import launch, run_facts, whole_folder, write_json
+
+DATA, BACKBONE = Path("data/prepared/cifar10.npz"), Path("results/pretrain_rotation/backbone.safetensors")
+HELD_OUT = 5000  # training images, with --validate
+CHUNK = 1000  # images per forward pass when measuring
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("start", choices=["scratch", "rotation", "rotation-frozen"])
+    parser.add_argument("labels", type=int, help="labels per class")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--validate", action="store_true", help="measure on held-out training images, write nothing")
+    arguments = parser.parse_args()
+    everything = params.load()
+    settings = everything.finetune
+    on = device.pick(everything.device)
+    cell = f"{arguments.start}-{arguments.labels}-{arguments.seed}{'-validate' if arguments.validate else ''}"
+    print(f"finetune {cell} on {device.describe(on)}")
+    with tracking.start("finetune", settings.model_dump() | vars(arguments)) as run:
+        data = cifar10.load(DATA)
+        images, labels = torch.from_numpy(data.train_images), torch.from_numpy(data.train_labels).long()
+        test, test_labels = torch.from_numpy(data.test_images), torch.from_numpy(data.test_labels).long()
+        if arguments.validate:
+            test, test_labels = images[-HELD_OUT:], labels[-HELD_OUT:]
+            images, labels = images[:-HELD_OUT], labels[:-HELD_OUT]
+        chosen = label_subsets.nested_subset(labels, arguments.labels, arguments.seed)
+        images, labels, test = images[chosen].to(on), labels[chosen].to(on), test[: settings.test_images].to(on)
+        test_labels = test_labels[: settings.test_images]
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            which = augment.batch_indices(len(images), settings.batch_size, step, arguments.seed).to(on)
+            draw = augment.generator(arguments.seed, step, 1)
+            return augment.to_float(augment.shift_and_flip(images[which], settings.shift, draw)), labels[which]
+
+        def measure(network: nn.Module) -> tuple[float, float]:
+            curve_images = test[: settings.curve_images]
+            return supervised.loss_and_accuracy(predict(network, curve_images), test_labels[: len(curve_images)])
+
+        network = build(arguments.start, settings, everything.pretrain_rotation.stem, arguments.seed).to(on)
+        recipe = supervised.Recipe(
+            steps=settings.steps,
+            lr=settings.frozen_lr if network.frozen else settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            evaluate_every=settings.evaluate_every,
+            save_every=settings.save_every,
+            target_accuracy=settings.target_accuracy,
+            steps_per_epoch=len(images) / settings.batch_size,
+        )
+        stem = everything.pretrain_rotation.stem if arguments.start == "scratch" else None
+        depends = settings.model_dump() | vars(arguments) | {"stem": stem, "device": str(on)}
+        checkpoint = Checkpoint(
+            f"finetune/{cell}", depends, [DATA] if arguments.start == "scratch" else [DATA, BACKBONE]
+        )
+        loss = losses.choose(settings.loss, settings.focal_alpha, settings.focal_gamma)
+        training = supervised.train(network, batch, measure, recipe, loss, checkpoint, cell, run.log)
+
+        logits = predict(network, test)
+        correct = int((logits.argmax(1) == test_labels).sum())
+        value, low, high = wilson(correct, len(test))
+        what = "held-out training" if arguments.validate else "test"
+        print(f"{cell}: accuracy {value:.2%} [{low:.2%}, {high:.2%}] on {len(test):,} {what} images")
+        stopped_early = training.steps < recipe.steps
+        if stopped_early:
+            print(f"stopped at step {training.steps}: the target accuracy {settings.target_accuracy} was reached")
+        run.log(training.steps, accuracy=value)
+        if arguments.validate:
+            checkpoint.remove()
+            return
+        row = {
+            "family": "label-efficiency",
+            "method": arguments.start,
+            "dataset": "cifar10",
+            "protocol": f"cifar10/{arguments.labels}-per-class",
+            "transductive": False,
+            "seed": arguments.seed,
+            "metric": "accuracy",
+            "value": value,
+            "ci95_low": low,
+            "ci95_high": high,
+            "n": len(test),
+            "budget": everything.budget,
+        }
+        stop = {"stopped_early": stopped_early, "steps": training.steps, "target_accuracy": settings.target_accuracy}
+        with whole_folder(f"results/finetune/{cell}") as out:
+            save_file(supervised.tensors(network), out / "model.safetensors")
+            supervised.write_curve(out / "curve.csv", training.curve)
+            write_json(out / "metrics.json", {"origin": data.origin, "rows": [row], **stop})
+            write_json(out / "run.json", run_facts(on, training.seconds, steps=training.steps))
+        checkpoint.remove()
+
+
+def build(start: str, settings: params.Finetune, stem: resnet.Stem, seed: int) -> Classifier:
+    """The network before training: random, or with the pretrained backbone, or with its first blocks frozen."""
+    if start == "scratch":
+        return Classifier(resnet.resnet18(stem, seed), linear_head(resnet.WIDTHS[-1], len(cifar10.CLASSES), seed))
+    if start == "rotation":
+        return Classifier(resnet.load(BACKBONE), linear_head(resnet.WIDTHS[-1], len(cifar10.CLASSES), seed))
+    blocks = settings.frozen_blocks
+    head = linear_head(resnet.WIDTHS[blocks - 1], len(cifar10.CLASSES), seed)
+    return Classifier(resnet.load(BACKBONE, blocks), head, frozen=True)
+
+
+def predict(network: nn.Module, images: Tensor) -> Tensor:
+    return supervised.predict(network, (augment.to_float(chunk) for chunk in images.split(CHUNK)))
+
+
+if __name__ == "__main__":
+    launch(main)

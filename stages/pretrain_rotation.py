@@ -1,0 +1,101 @@
+"""Pretrain a ResNet-18 on CIFAR-10 without labels: ``python -m stages.pretrain_rotation``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fewlabel import augment, device, params, supervised, tracking
+from fewlabel.checkpoint import Checkpoint
+from fewlabel.data import cifar10
+from fewlabel.intervals import mean_interval
+from fewlabel.models import resnet
+from fewlabel.models.classifier import Classifier, linear_head
+from fewlabel.rotation import ROTATIONS, four_copies
+from stages.common import launch, run_facts, whole_folder, write_json
+
+DATA, OUT = Path("data/prepared/cifar10.npz"), Path("results/pretrain_rotation")
+CHUNK = 256  # images per forward pass when measuring
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    everything = params.load()
+    settings = everything.pretrain_rotation
+    on = device.pick(everything.device)
+    print(f"rotation pretraining on {device.describe(on)}")
+    with tracking.start("pretrain_rotation", settings.model_dump()) as run:
+        data = cifar10.load(DATA)
+        images = torch.from_numpy(data.train_images[: settings.images]).to(on)
+        test = torch.from_numpy(data.test_images).to(on)
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            which = augment.batch_indices(len(images), settings.batch_size, step, settings.seed).to(on)
+            draw = augment.generator(settings.seed, step, 1)
+            turned, labels = four_copies(augment.shift_and_flip(images[which], settings.shift, draw))
+            return augment.to_float(turned), labels
+
+        def measure(network: nn.Module) -> tuple[float, float]:
+            return supervised.loss_and_accuracy(*predict(network, test[: settings.curve_images]))
+
+        per_epoch = max(1, len(images) / settings.batch_size)
+        recipe = supervised.Recipe(
+            steps=max(1, round(settings.epochs * per_epoch)),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            evaluate_every=max(1, round(settings.evaluate_every * per_epoch)),
+            save_every=max(1, round(settings.save_every * per_epoch)),
+            steps_per_epoch=per_epoch,
+        )
+        backbone = resnet.resnet18(settings.stem, settings.seed)
+        network = Classifier(backbone, linear_head(resnet.WIDTHS[-1], ROTATIONS, settings.seed)).to(on)
+        checkpoint = Checkpoint("pretrain_rotation", settings.model_dump() | {"device": str(on)}, [DATA])
+        training = supervised.train(
+            network, batch, measure, recipe, checkpoint=checkpoint, name="rotation", log=run.log
+        )
+
+        logits, labels = predict(network, test)
+        right = (logits.argmax(1) == labels).view(-1, len(test)).float().mean(0)  # per image, over its four copies
+        value, low, high = mean_interval(right.numpy())
+        row = {
+            "family": "label-efficiency",
+            "method": "rotation",
+            "dataset": "cifar10",
+            "protocol": "cifar10/which-rotation",
+            "transductive": False,
+            "seed": settings.seed,
+            "metric": "rotation_accuracy",
+            "value": value,
+            "ci95_low": low,
+            "ci95_high": high,
+            "n": len(test),
+            "budget": everything.budget,
+        }
+        with whole_folder(OUT) as out:
+            resnet.save(backbone, settings.stem, out / "backbone.safetensors")
+            supervised.write_curve(out / "curve.csv", training.curve)
+            write_json(out / "metrics.json", {"origin": data.origin, "rows": [row]})
+            write_json(out / "run.json", run_facts(on, training.seconds, steps=training.steps))
+        checkpoint.remove()
+        run.log(training.steps, rotation_accuracy=value)
+        print(f"rotation accuracy {value:.2%} on the four rotations of {len(test):,} test images")
+
+
+def predict(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (4 n, 4) and quarter turns (4 n,), on the CPU: all images unturned first, then all turned once, …"""
+    chunks = images.split(CHUNK)
+
+    def inputs(quarter_turns: int) -> Iterator[Tensor]:
+        return (augment.to_float(torch.rot90(chunk, quarter_turns, (-2, -1))) for chunk in chunks)
+
+    logits = [supervised.predict(network, inputs(quarter_turns)) for quarter_turns in range(ROTATIONS)]
+    return torch.cat(logits), torch.arange(ROTATIONS).repeat_interleave(len(images))
+
+
+if __name__ == "__main__":
+    launch(main)
