@@ -34,7 +34,7 @@ lint: $(VENV)/.installed
 	ruff check .
 	ruff format --check .
 	mypy
-	lint-imports
+	PYTHONPATH=src:. lint-imports
 
 test: lint
 	pytest

@@ -72,7 +72,7 @@ def write_curves(folder: Path, supervised: dict[str, pd.DataFrame]) -> None:
         by_labels.setdefault(labels, {})[start] = curve.set_index("step").drop(columns="epoch", errors="ignore")
     for labels, curves in by_labels.items():
         wide = pd.concat(curves, axis=1)
-        wide.columns = [f"{start}_{what}" for start, what in wide.columns]
+        wide.columns = ["_".join(pair) for pair in wide.columns.to_flat_index()]
         wide.to_csv(folder / f"cifar10-{labels}-per-class.csv", float_format="%.6g")
 
 

@@ -48,9 +48,8 @@ def save(figure: Figure, path: Path) -> None:
 def accuracy_by_method(table: pd.DataFrame) -> Figure:
     """Accuracy with its 95 % interval, one line per method and protocol; the published value as a hollow diamond."""
     table = table[table["metric"] == "accuracy"]
-    lines = table.groupby(["family", "protocol", "method"], sort=False)
     families = list(dict.fromkeys(table["family"]))
-    heights = [lines.ngroups and len({k for k in lines.groups if k[0] == family}) for family in families]
+    heights = [len(table[table["family"] == family].groupby(["protocol", "method"])) for family in families]
     figure, axes = plt.subplots(
         len(families),
         1,
@@ -61,11 +60,11 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
     )
     for axis, family in zip(axes[:, 0], families, strict=True):
         part = table[table["family"] == family]
-        labels = []
-        for (protocol, method), rows in part.groupby(["protocol", "method"], sort=False):  # type: ignore[misc]
-            y = len(labels)
-            labels.append(f"{method}  {protocol}")
-            colour = COLOURS.get(str(method), SPARE)
+        labels: list[str] = []
+        for _, rows in part.groupby(["protocol", "method"], sort=False):
+            y, method = len(labels), rows["method"].iloc[0]
+            labels.append(f"{method}  {rows['protocol'].iloc[0]}")
+            colour = COLOURS.get(method, SPARE)
             for _, row in rows.iterrows():  # one point per seed
                 low, high = row["value"] - row["ci95_low"], row["ci95_high"] - row["value"]
                 axis.errorbar(row["value"], y, xerr=[[low], [high]], fmt="o", ms=5, color=colour, capsize=3, lw=1.5)

@@ -111,10 +111,10 @@ def runs(params: Params, results: Path) -> dict[str, Any]:
 def summary(table: pd.DataFrame) -> dict[str, Any]:
     """The readable handful for ``dvc metrics show`` and ``dvc exp show``, as means over seeds."""
     nested: dict[str, Any] = {}
-    means = table.groupby(["family", "method", "protocol", "metric"], sort=False)["value"].mean()
-    for (family, method, protocol, metric), value in means.items():  # type: ignore[misc]
-        name = protocol if metric == "accuracy" else f"{protocol}/{metric}"
-        nested.setdefault(family, {}).setdefault(method, {})[name] = round(float(value), 4)
+    means = table.groupby(["family", "method", "protocol", "metric"], sort=False, as_index=False)["value"].mean()
+    for row in pd.DataFrame(means).to_dict("records"):
+        name = row["protocol"] if row["metric"] == "accuracy" else f"{row['protocol']}/{row['metric']}"
+        nested.setdefault(row["family"], {}).setdefault(row["method"], {})[name] = round(float(row["value"]), 4)
     return nested
 
 

@@ -10,6 +10,7 @@ experiment may run in a temporary copy of the repository. ``FEWLABEL_TRACKING=of
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import subprocess
@@ -68,8 +69,8 @@ class Run:
     def _flush(self) -> None:
         points, self._points = self._points, []
         for start in range(0, len(points), _MAX_BATCH):
-            batch = points[start : start + _MAX_BATCH]
-            self._try(lambda c, batch=batch: c.log_batch(self._run_id, metrics=[_metric(*p) for p in batch]))
+            batch = [_metric(*point) for point in points[start : start + _MAX_BATCH]]
+            self._try(functools.partial(_log_metrics, run_id=self._run_id, metrics=batch))
 
     def _try(self, action: Callable[[Any], Any]) -> None:
         if self._client is None:
@@ -196,6 +197,10 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _log_metrics(client: Any, run_id: str, metrics: list[Any]) -> None:
+    client.log_batch(run_id, metrics=metrics)
 
 
 def _metric(key: str, value: float, timestamp: int, step: int) -> Any:
