@@ -199,7 +199,7 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _log_metrics(client: Any, run_id: str, metrics: list[Any]) -> None:
+def _log_metrics(client: Any, run_id: str | None, metrics: list[Any]) -> None:
     client.log_batch(run_id, metrics=metrics)
 
 
