@@ -116,6 +116,7 @@ class Reptile(Training):
     meta_batch: Annotated[int, Field(ge=1, le=4096)]
     train_shots: Annotated[int, Field(ge=1, le=DRAWINGS_PER_CLASS)]
     inner_batch: Annotated[int, Field(ge=1, le=4096)]
+    inner_optimizer: Literal["sgd", "adam"]
     inner_lr: Rate
     inner_steps: Annotated[int, Field(ge=1, le=1000)]
     test_inner_steps: Annotated[int, Field(ge=1, le=1000)]

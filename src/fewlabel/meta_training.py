@@ -1,0 +1,120 @@
+"""Meta-training, the same for every method: sample, step, look at the validation classes, keep the best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fewlabel import episodes
+from fewlabel.checkpoint import Checkpoint
+from fewlabel.episodes import Indices
+from fewlabel.methods.base import Method
+from fewlabel.params import Training
+from fewlabel.progress import Progress
+
+CURVE_POINTS = 1000  # about as many as a figure can show
+VALIDATION_CHUNK = 50  # episodes
+
+
+class Log(Protocol):
+    def __call__(self, step: int, **numbers: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training went.
+
+    Attributes:
+        steps: made in all; fewer than asked when it stopped early.
+        seconds: that it took, the part before a resumption included.
+        rows: (step, loss, accuracy, val_loss, val_accuracy); None where a number was not measured.
+    """
+
+    steps: int
+    seconds: float
+    rows: list[list[float | None]]
+
+    def curve_csv(self) -> str:
+        lines = [",".join("" if v is None else f"{v:.6g}" for v in row) for row in self.rows]
+        return "\n".join(["step,loss,accuracy,val_loss,val_accuracy", *lines]) + "\n"
+
+
+def train(
+    method: Method,
+    table: Tensor,
+    validation_table: Tensor,
+    validation: Indices,
+    settings: Training,
+    seed: int,
+    name: str = "meta-training",
+    checkpoint: Checkpoint | None = None,
+    log: Log | None = None,
+    stop: Callable[[int], bool] = lambda step: False,
+) -> Outcome:
+    """Train `method` in place; it ends with the weights of the lowest validation loss.
+
+    Args:
+        table, validation_table: drawings, uint8 (classes, 20, 1, 28, 28), on the method's device.
+        validation: fixed episodes of the validation table.
+        checkpoint: where to continue from, and to save to every `settings.checkpoint_every` steps.
+        log: called with the numbers of a step, about `CURVE_POINTS` times.
+        stop: asked before each step whether to break off, as a kill would.
+    """
+    state: dict[str, Any] = {"step": 0, "rows": [], "best": None, "best_loss": float("inf"), "best_step": 0}
+    earlier = 0.0  # seconds spent before the checkpoint
+    saved = checkpoint.load() if checkpoint else None
+    if saved:
+        method.load_state(saved.pop("method"))
+        earlier = saved.pop("seconds")
+        state = saved
+    start = time.perf_counter()
+    every = max(1, settings.iterations // CURVE_POINTS)
+    with Progress(name, settings.iterations, start=state["step"]) as bar:
+        while state["step"] < settings.iterations:
+            step = state["step"]
+            if stop(step):
+                break
+            if settings.patience and step - state["best_step"] >= settings.patience:
+                break  # the validation loss has not improved for that many steps
+            generator = episodes.generator(seed, step)
+            indices = episodes.sample(method.shape, len(table), generator)
+            support, query = map(episodes.as_float, episodes.gather(table, indices))
+            loss, accuracy = method.step(support, query, step / settings.iterations, generator)
+            state["step"] = step = step + 1
+            bar.update()
+            validate = step % settings.validate_every == 0 or step == settings.iterations
+            if validate or step % every == 0:
+                numbers = {"loss": loss.item(), "accuracy": accuracy.item()}
+                if validate:
+                    val_loss, val_accuracy = score(method, validation_table, validation)
+                    numbers |= {"val_loss": val_loss, "val_accuracy": val_accuracy}
+                    if val_loss < state["best_loss"]:
+                        best = {key: value.clone() for key, value in method.model.state_dict().items()}
+                        state |= {"best": best, "best_loss": val_loss, "best_step": step}
+                bar.update(0, **numbers)
+                if log:
+                    log(step, **numbers)
+                state["rows"].append([step, *numbers.values(), *[None] * (4 - len(numbers))])
+            if checkpoint and step % settings.checkpoint_every == 0:
+                seconds = earlier + time.perf_counter() - start
+                checkpoint.save({**state, "seconds": seconds, "method": method.state()})
+    if state["best"] is not None:
+        method.model.load_state_dict(state["best"])
+    return Outcome(state["step"], earlier + time.perf_counter() - start, state["rows"])
+
+
+def score(method: Method, table: Tensor, indices: Indices) -> tuple[float, float]:
+    """Mean validation loss and accuracy over fixed episodes."""
+    embedded = method.embed_table(table)
+    losses, accuracies = [], []
+    for chunk in indices.chunks(VALIDATION_CHUNK):
+        with torch.no_grad():
+            loss, accuracy = method.validate(*episodes.gather(embedded, chunk))
+        losses.append(loss)
+        accuracies.append(accuracy)
+    return torch.cat(losses).mean().item(), torch.cat(accuracies).mean().item()

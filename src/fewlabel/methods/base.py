@@ -1,0 +1,115 @@
+"""What a few-shot method is: a meta-training step on a batch of episodes, and predictions from a support set."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewlabel.episodes import Shape, as_float
+
+
+class Method:
+    """One algorithm; a subclass in ``methods/<name>.py`` called like the file, capitalised.
+
+    Episodes come as support (E, way, shot, ...) and query (E, way, queries, ...); the label of an image is its
+    position along the way axis. Subclasses set the attributes and implement `step` and `predict`.
+    """
+
+    transductive: bool  # do predictions for one query depend on the other queries?
+    way_parameter: str  # the parameter to lower when the training classes are too few,
+    shot_parameter: str  # or the drawings of a class
+    model: nn.Module
+    optimizer: torch.optim.Optimizer | None = None  # if its state outlives a step
+    shape: Shape  # of the batch of episodes that a step is trained on
+
+    def __init__(self, settings: Any, way: int, shot: int, device: torch.device) -> None:
+        """
+        Args:
+            settings: this method's section of params.yaml.
+            way, shot: of the task; methods whose networks need no fixed way ignore them in training.
+        """
+        self.settings, self.way, self.shot, self.device = settings, way, shot, device
+
+    def step(self, support: Tensor, query: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One meta-training step; → loss and accuracy, scalars on the device.
+
+        Args:
+            support, query: float images (E, way, n, 1, 28, 28) of `shape`.
+            done: fraction of the training that lies behind, for schedules.
+            generator: on the CPU, for whatever else is random.
+        """
+        raise NotImplementedError
+
+    def embed(self, images: Tensor) -> Tensor:
+        """What `predict` needs of images (n, 1, 28, 28) before it knows their episode, so that each image goes through
+        the network once, however many episodes it is in. By default the images themselves."""
+        return images
+
+    def predict(self, support: Tensor, query: Tensor) -> Tensor:
+        """Embedded support and query images → logits (E, way x queries, way); queries of class 0 come first."""
+        raise NotImplementedError
+
+    def validate(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedded episodes → losses and accuracies, (E,) each."""
+        logits = self.predict(support, query)
+        return losses(logits), accuracies(logits)
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed training needs."""
+        optimizer = None if self.optimizer is None else self.optimizer.state_dict()
+        return {"model": self.model.state_dict(), "optimizer": optimizer}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    def embed_table(self, table: Tensor) -> Tensor:
+        """`embed` for every drawing of a table uint8 (classes, drawings, 1, 28, 28)."""
+        with torch.no_grad():
+            parts = [self.embed(as_float(part)) for part in table.flatten(0, 1).split(1024)]
+        return torch.cat(parts).unflatten(0, table.shape[:2])
+
+
+def labels(episodes: int, way: int, each: int, device: torch.device) -> Tensor:
+    """Labels of `each` images per class: (episodes, way x each), 0 0 … 1 1 …"""
+    return torch.arange(way, device=device).repeat_interleave(each).expand(episodes, -1)
+
+
+def _labels_of(logits: Tensor) -> Tensor:
+    episodes, queries, way = logits.shape
+    return labels(episodes, way, queries // way, logits.device)
+
+
+def losses(logits: Tensor) -> Tensor:
+    """Mean cross-entropy of each episode: (E, way x queries, way) → (E,)."""
+    return F.cross_entropy(logits.transpose(1, 2), _labels_of(logits), reduction="none").mean(1)
+
+
+def accuracies(logits: Tensor) -> Tensor:
+    """Fraction of each episode's queries that are right: (E, way x queries, way) → (E,)."""
+    return (logits.argmax(-1) == _labels_of(logits)).float().mean(1)
+
+
+def cosine(done: float) -> float:
+    """Learning-rate factor: 1 at the start, 0 at the end, half a cosine between."""
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def descend(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """One optimizer step at this learning rate, on the gradients as they are."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+
+
+def create(name: str, settings: Any, way: int, shot: int, device: torch.device, seed: int) -> Method:
+    """The method called `name`, with weights that depend on the seed alone."""
+    torch.manual_seed(seed)
+    kind = getattr(importlib.import_module(f"fewlabel.methods.{name}"), name.capitalize())
+    return kind(settings, way, shot, device)
