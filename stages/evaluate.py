@@ -79,7 +79,8 @@ def main() -> None:
             write_json(out / "metrics.json", {"origin": data.origin, "rows": rows})
             (out / "episodes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
             # per task: true class, predicted class, count; the classes are rows of `classes`: character, turns
-            np.savez_compressed(out / "confusion.npz", names=data.names[classes[:, 0]], classes=classes, **confusion)
+            tables: dict[str, Any] = {"names": data.names[classes[:, 0]], "classes": classes, **confusion}
+            np.savez_compressed(out / "confusion.npz", **tables)
             write_json(out / "run.json", run_facts(device, time.perf_counter() - start))
         run.tags(origin=data.origin, device=devices.describe(device))
 

@@ -1,0 +1,26 @@
+import torch
+from torch.testing import assert_close
+
+from fewlabel.methods.prototypes import Prototypes
+from fewlabel.params import Prototypes as Settings
+
+SETTINGS = Settings(
+    width=4, downsample="pool", way=3, shot=2, queries=2, lr=0.001, iterations=1, validate_every=1,
+    checkpoint_every=1, patience=None,
+)  # fmt: skip
+
+
+def test_logits_are_the_negative_squared_distances_to_the_class_means() -> None:
+    method = Prototypes(SETTINGS, 2, 2, torch.device("cpu"))
+    support = torch.tensor([[[[0.0, 0.0], [2.0, 0.0]], [[0.0, 4.0], [0.0, 6.0]]]])  # means (1, 0) and (0, 5)
+    query = torch.tensor([[[[1.0, 1.0]], [[3.0, 4.0]]]])
+    # squared distances: (1,1): 1 and 17; (3,4): 20 and 10
+    expected = torch.tensor([[-1.0, -17.0], [-20.0, -10.0]]).log_softmax(1)
+    assert_close(method.predict(support, query)[0].log_softmax(1), expected)
+
+
+def test_a_prediction_does_not_depend_on_the_other_queries() -> None:
+    method = Prototypes(SETTINGS, 3, 2, torch.device("cpu"))
+    images = torch.rand(5, 1, 28, 28)
+    assert_close(method.embed(images)[:1], method.embed(images[:1]))
+    assert not method.transductive

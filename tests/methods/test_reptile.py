@@ -1,0 +1,75 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewlabel.methods.reptile import Reptile, minibatches
+from fewlabel.params import Reptile as Settings
+
+
+class TwoParameters(nn.Module):
+    """Logits (0, a x + b) of numbers x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+        self.b = nn.Parameter(torch.tensor(-0.25, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = self.a * x.flatten() + self.b
+        return torch.stack([torch.zeros_like(score), score], dim=1)
+
+
+def a_method(optimizer: str = "sgd", inner_steps: int = 3, outer_step: float = 0.5) -> Reptile:
+    settings = Settings(
+        width=2, downsample="stride", meta_batch=2, train_shots=2, inner_batch=4, inner_optimizer=optimizer,
+        inner_lr=0.1, inner_steps=inner_steps, test_inner_steps=2, outer_step=outer_step, iterations=1,
+        validate_every=1, checkpoint_every=1, patience=None,
+    )  # fmt: skip
+    method = Reptile(settings, way=2, shot=1, device=torch.device("cpu"))
+    method.model = TwoParameters()
+    return method
+
+
+TASKS = torch.tensor([[[1.0, 2.0], [3.0, -1.0]], [[0.5, -2.0], [1.5, 0.0]]], dtype=torch.float64)  # task, class, shot
+
+
+def by_hand(numbers: list[float], steps: int) -> tuple[float, float]:
+    """Gradient descent on the logistic loss; the first half of the numbers is class 0, the second class 1."""
+    a, b = 0.5, -0.25
+    for _ in range(steps):
+        slope_a = slope_b = 0.0
+        for index, x in enumerate(numbers):
+            error = 1 / (1 + 2.718281828459045 ** -(a * x + b)) - (index >= len(numbers) // 2)
+            slope_a, slope_b = slope_a + error * x / len(numbers), slope_b + error / len(numbers)
+        a, b = a - 0.1 * slope_a, b - 0.1 * slope_b
+    return a, b
+
+
+@pytest.mark.parametrize(("done", "fraction"), [(0.0, 0.5), (0.75, 0.125)])
+def test_the_update_by_hand(done: float, fraction: float) -> None:
+    method = a_method()
+    method.step(TASKS[..., None], torch.empty(0), done, torch.Generator().manual_seed(0))
+    ends = [by_hand(task.flatten().tolist(), 3) for task in TASKS]
+    for value, start, index in ((method.model.a, 0.5, 0), (method.model.b, -0.25, 1)):
+        mean_end = (ends[0][index] + ends[1][index]) / 2
+        assert value.item() == pytest.approx(start + fraction * (mean_end - start), rel=1e-12)
+
+
+def test_an_inner_adam_step_is_one_rate_long_in_every_weight() -> None:
+    method = a_method("adam", inner_steps=1, outer_step=1.0)
+    weights = {name: weight.detach() for name, weight in method.model.named_parameters()}
+    adapted, _, _ = method.adapt(weights, TASKS[0].flatten(), torch.arange(4)[None])
+    assert [abs((adapted[name] - weights[name]).item()) for name in "ab"] == pytest.approx([0.1, 0.1], rel=1e-5)
+
+
+def test_prediction_leaves_the_weights() -> None:
+    method = a_method()
+    method.predict(TASKS[..., None], TASKS[..., None])
+    assert (method.model.a.item(), method.model.b.item()) == (0.5, -0.25)
+
+
+def test_minibatches_pass_over_all_images_before_any_comes_again() -> None:
+    batches = minibatches(10, 4, 5, torch.Generator().manual_seed(0)).flatten()
+    assert batches.shape == (20,)
+    assert sorted(batches[:10].tolist()) == sorted(batches[10:].tolist()) == list(range(10))
+    assert minibatches(3, 10, 2, torch.Generator()).shape == (2, 3)

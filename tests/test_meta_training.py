@@ -1,0 +1,110 @@
+"""Training and evaluation of every method on tiny glyphs: bytes that repeat, and chance before any training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewlabel import episodes, meta_training, params
+from fewlabel.checkpoint import Checkpoint
+from fewlabel.episodes import Shape
+from fewlabel.evaluation import evaluate
+from fewlabel.intervals import mean_interval
+from fewlabel.methods import base
+
+METHODS = ["siamese", "prototypes", "maml", "reptile"]
+CPU = torch.device("cpu")
+SMALL = {"width": 8, "iterations": 8, "validate_every": 3, "checkpoint_every": 2, "patience": None}
+OWN: dict[str, dict[str, Any]] = {
+    "siamese": {"classes": 8},
+    "prototypes": {"way": 8, "queries": 2},
+    "maml": {"meta_batch": 2, "queries": 2, "test_inner_steps": 1},
+    "reptile": {"meta_batch": 2, "inner_steps": 2, "test_inner_steps": 2},
+}
+
+
+def settings_of(name: str, root: Path, **changes: Any) -> Any:
+    return getattr(params.load(root / "params.yaml"), name).model_copy(update={**SMALL, **OWN[name], **changes})
+
+
+def glyphs(classes: int = 12, seed: int = 0) -> Tensor:
+    """Classes of noisy copies of a random blot: uint8 (classes, 20, 1, 28, 28)."""
+    generator = torch.Generator().manual_seed(seed)
+    blots = torch.rand(classes, 1, 1, 7, 7, generator=generator).repeat_interleave(4, 3).repeat_interleave(4, 4) > 0.7
+    noise = torch.rand(classes, 20, 1, 28, 28, generator=generator)
+    return (blots * 180 + noise * 75).to(torch.uint8)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("cut", [2, 5])
+def test_a_resumed_training_gives_the_same_bytes(
+    name: str, cut: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings, validation = settings_of(name, root), episodes.fixed(Shape(3, 3, 1, 5), 6, 0, "validation")
+
+    def run(where: str | None, stop_at: int = 99) -> tuple[bytes, str]:
+        torch.manual_seed(cut)  # whatever the state outside, it must not matter
+        method = base.create(name, settings, 3, 1, CPU, seed=5)
+        checkpoint = Checkpoint(where, {}, []) if where else None
+        outcome = meta_training.train(
+            method, glyphs(), glyphs(6, 1), validation, settings, 5, checkpoint=checkpoint,
+            stop=lambda step: step == stop_at,
+        )  # fmt: skip
+        tensors = method.model.state_dict().values()
+        return b"".join(t.contiguous().numpy().tobytes() for t in tensors), outcome.curve_csv()
+
+    undisturbed = run(None)
+    assert run("cell", stop_at=cut) != undisturbed
+    assert run("cell") == undisturbed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_untrained_model_on_noise_is_at_chance(name: str, root: Path) -> None:
+    method = base.create(name, settings_of(name, root), 5, 1, CPU, seed=0)
+    noise = torch.randint(0, 256, (30, 20, 1, 28, 28), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
+    result = evaluate(method, noise, episodes.fixed(Shape(60, 5, 1, 10), 30, 0, "5w1s"))
+    mean, low, high = mean_interval(result.accuracies)
+    half = (high - low) / 2
+    assert abs(mean - 0.2) < 2 * half  # 2 x 1.96 standard errors: 1 in 10,000 by luck, and the seed is fixed
+    assert result.confusion[:, 2].sum() == 60 * 50
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_training_lifts_accuracy_on_unseen_classes(name: str, root: Path) -> None:
+    fixed = episodes.fixed(Shape(20, 5, 1, 10), 12, 0, "5w1s")
+    changes: dict[str, Any] = {"iterations": 25, "validate_every": 25}
+    if name == "reptile":  # the published rates ask for thousands of steps
+        changes |= {"inner_lr": 0.2, "inner_steps": 5, "test_inner_steps": 10}
+    method = base.create(name, settings_of(name, root, **changes), 5, 1, CPU, seed=0)
+    meta_training.train(method, glyphs(40), glyphs(12, 1), fixed, method.settings, 0)
+    assert evaluate(method, glyphs(12, 2), fixed).accuracies.mean() > 0.6
+
+
+def test_it_stops_without_improvement_and_keeps_the_best(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of("prototypes", root, iterations=50, validate_every=2, patience=6)
+    method = base.create("prototypes", settings, 5, 1, CPU, seed=0)
+    scores = iter([0.9, 0.5, 0.8, 0.7, 0.6, 0.1])
+    seen = []
+
+    def score(*arguments: Any) -> tuple[float, float]:
+        seen.append(method.model.convolutions[1].weight.detach().clone())
+        return next(scores), 0.0
+
+    monkeypatch.setattr(meta_training, "score", score)
+    validation = episodes.fixed(Shape(3, 3, 1, 5), 6, 0, "validation")
+    outcome = meta_training.train(method, glyphs(), glyphs(6, 1), validation, settings, 0)
+    assert outcome.steps == 10  # the best was at step 4, and 6 steps did not improve on it
+    assert torch.equal(method.model.convolutions[1].weight, seen[1])
+    assert [row[3] for row in outcome.rows if row[3] is not None] == [0.9, 0.5, 0.8, 0.7, 0.6]
+
+
+def test_confusion_counts_true_and_predicted_classes(root: Path) -> None:
+    method = base.create("prototypes", settings_of("prototypes", root), 3, 1, CPU, seed=0)
+    fixed = episodes.fixed(Shape(7, 3, 1, 4), 9, 0, "3w1s")
+    result = evaluate(method, glyphs(9), fixed)
+    right = result.confusion[result.confusion[:, 0] == result.confusion[:, 1], 2].sum()
+    assert right / (7 * 3 * 4) == pytest.approx(result.accuracies.mean())
+    assert set(result.confusion[:, 0]) == set(fixed.classes.flatten().tolist())
