@@ -40,7 +40,7 @@ def draw(
     spread = np.linspace(0, len(right) - 1, min(places - len(shown_wrong), len(right))).astype(int)
     chosen = np.concatenate([shown_wrong, right[spread]])
 
-    figure, axes = plt.subplots(ROWS, COLUMNS, figsize=(1.75 * COLUMNS, 2.15 * ROWS), layout="constrained")
+    figure, axes = plt.subplots(ROWS, COLUMNS, figsize=(1.75 * COLUMNS, 2.15 * ROWS))
     for axis in axes.flat:
         axis.axis("off")
     for axis, which in zip(axes.flat, chosen, strict=False):
@@ -52,6 +52,7 @@ def draw(
         said = f"{classes[predicted[which]]} {confidence[which]:.0%}"
         text = f"✓ {said}" if is_right else f"✗ {said}\ntrue: {classes[labels[which]]}"
         axis.set_title(text, fontsize=9, color=colour, fontweight="normal" if is_right else "bold")
-    figure.suptitle(f"{title}: {len(wrong)} of {len(images)} wrong, {len(shown_wrong)} of them shown first")
+    figure.suptitle(f"{title}: {len(wrong)} of {len(images)} wrong, {len(shown_wrong)} of them shown first", y=0.985)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.9, wspace=0.08, hspace=0.32)
     figure.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(figure)

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from fewlabel.errors import UserError
+from fewlabel.models import resnet
+
+
+@pytest.mark.parametrize(("stem", "side"), [("imagenet", 1), ("cifar", 4)])
+def test_stems(stem: resnet.Stem, side: int) -> None:
+    backbone = resnet.resnet18(stem, seed=0).eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert backbone(images).shape == (2, 512)
+    maps = backbone[: len(backbone) - 2](images)
+    assert maps.shape == (2, 512, side, side)
+
+
+def test_the_imagenet_stem_is_torchvisions_network() -> None:
+    theirs = torchvision.models.resnet18(weights=None).eval()
+    ours = resnet.resnet18("imagenet", seed=0).eval()
+    ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")})
+    theirs.fc = torch.nn.Identity()
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_the_seed_decides(stem: resnet.Stem) -> None:
+    one, same, other = (resnet.resnet18(stem, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(value, same[name]) for name, value in one.items())
+    assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
+
+
+def test_saved_and_loaded_whole_or_in_part(tmp_path: Path) -> None:
+    backbone = resnet.resnet18("cifar", seed=3).eval()
+    for name in ("a", "b"):
+        resnet.save(backbone, "cifar", tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(resnet.load(tmp_path / "a").eval()(images), backbone(images))
+    part = resnet.load(tmp_path / "a", blocks=2).eval()
+    torch.testing.assert_close(part(images), backbone[:6](images).mean((-2, -1)))
+    assert part(images).shape == (2, resnet.WIDTHS[1])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no weights"])
+def test_a_file_that_is_no_backbone(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "backbone.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="run the stage pretrain_rotation again") as error:
+        resnet.load(path)
+    assert "\n" not in str(error.value)
