@@ -73,7 +73,7 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
                 axis.plot(reference.iloc[0], y, "D", ms=7, mfc="none", mec="#444444")
         axis.set_yticks(range(len(labels)), labels)
         axis.set_ylim(len(labels) - 0.4, -0.6)
-        axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.xaxis.set_major_formatter(PercentFormatter(1.0))
         axis.set_title(f"{family}: {_data_note(part)}", loc="left", fontsize=10)
     axes[-1, 0].set_xlabel("test accuracy, with 95 % interval")
     if table["reference"].notna().any():
@@ -89,22 +89,28 @@ def few_shot_curves(curves: dict[str, pd.DataFrame]) -> Figure:
     Args:
         curves: by the cell's name, e.g. ``maml-lake-5w1s-0``: columns step, loss, accuracy, val_loss, val_accuracy.
     """
-    figure, axes = plt.subplots(2, len(curves), figsize=(3.1 * len(curves), 5.2), squeeze=False, layout="constrained")
-    for column, (name, curve) in enumerate(curves.items()):
+    columns = min(3, len(curves))
+    rows = 2 * -(-len(curves) // columns)  # loss above accuracy, for each line of methods
+    figure, axes = plt.subplots(rows, columns, figsize=(3.2 * columns, 2.3 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(curves) :]:
+        axis.set_visible(False)
+    for place, (name, curve) in enumerate(curves.items()):
+        line, column = divmod(place, columns)
         colour = COLOURS.get(name.split("-")[0], SPARE)
-        for axis, what in zip(axes[:, column], ("loss", "accuracy"), strict=True):
+        for axis, what in zip(axes[2 * line : 2 * line + 2, column], ("loss", "accuracy"), strict=True):
+            axis.set_visible(True)
             training = curve[["step", what]].dropna()
             axis.plot(training["step"], training[what], ".", ms=2, color=colour, alpha=0.15)
             axis.plot(training["step"], _smooth(training[what]), color=colour, lw=1.5, label="training, smoothed")
             held_out = curve[["step", f"val_{what}"]].dropna()
             axis.plot(held_out["step"], held_out[f"val_{what}"], "k.-", ms=4, lw=0.7, label="validation classes")
-        axes[0, column].set_title(name, fontsize=10)
-        axes[0, column].set_ylim(bottom=0, top=_top(curve["loss"]))
-        axes[1, column].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes[1, column].set_xlabel("meta-training step")
-    axes[0, 0].set_ylabel("loss")
-    axes[1, 0].set_ylabel("accuracy")
-    axes[1, 0].legend(loc="lower right", fontsize=8)
+            if column == 0:
+                axis.set_ylabel(what)
+        axes[2 * line, column].set_title(name, fontsize=10)
+        axes[2 * line, column].set_ylim(bottom=0, top=_top(curve["loss"], curve["val_loss"]))
+        axes[2 * line + 1, column].yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes[2 * line + 1, column].set_xlabel("meta-training step")
+    axes[0, 0].legend(loc="upper right", fontsize=8)
     figure.suptitle("Few-shot learning curves", fontweight="bold")
     return figure
 
@@ -131,8 +137,10 @@ def rotation_against_supervised(curves: dict[str, pd.DataFrame], labels: int) ->
                 )
             axis.set_title(f"{part} {what}", fontsize=10)
             if what == "accuracy":
-                axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+                axis.yaxis.set_major_formatter(PercentFormatter(1.0))
                 axis.set_xlabel("training step")
+            elif part == "test":
+                axis.set_ylim(bottom=0, top=_top(*(curve["test_loss"] for curve in curves.values())))
             else:
                 axis.set_ylim(bottom=0)
     axes[0, 0].legend()
@@ -162,7 +170,7 @@ def label_efficiency(table: pd.DataFrame) -> Figure:
     axis.xaxis.set_major_locator(FixedLocator(sorted(table["labels"].unique())))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(ScalarFormatter())
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_xlabel("labels per class (log scale)")
     axis.set_ylabel("test accuracy, with 95 % interval")
     axis.set_title(f"How few labels are enough? {_data_note(table)}", fontsize=10)
@@ -180,6 +188,6 @@ def _smooth(values: pd.Series) -> pd.Series:
     return values.rolling(max(1, len(values) // 25), min_periods=1, center=True).mean()
 
 
-def _top(values: pd.Series) -> float:
+def _top(*losses: pd.Series) -> float:
     """Cut the first spikes of a loss, which would flatten all that follows."""
-    return float(values.dropna().quantile(0.98)) * 1.3 + 1e-3
+    return max(float(loss.dropna().quantile(0.97)) for loss in losses) * 1.2 + 1e-3
