@@ -154,14 +154,14 @@ class Normalise:
     """
 
     def __init__(self, settings: params.Transfer, made: pretrained.Pretrained, on: torch.device) -> None:
-        self.size, self.smallest = settings.image_size, settings.smallest_crop
+        self.size, self.crop_size, self.smallest = settings.image_size, settings.crop_size, settings.smallest_crop
         self.mean, self.std = made.mean.to(on), made.std.to(on)
 
     def whole(self, photographs: Tensor) -> Tensor:
         return self._finish(augment.resize(photographs.float(), self.size))
 
     def crop(self, photographs: Tensor, draw: torch.Generator) -> Tensor:
-        crops = augment.resized_crop_and_flip(photographs.float(), self.size, self.smallest, draw)
+        crops = augment.resized_crop_and_flip(photographs.float(), self.crop_size, self.smallest, draw)
         return self._finish(crops)
 
     def _finish(self, images: Tensor) -> Tensor:

@@ -160,6 +160,7 @@ class Finetune(Section):
 class Transfer(Section):
     backbone: Literal["efficientnet_lite0", "resnet18"]
     image_size: Annotated[int, Field(ge=32, le=512)]
+    crop_size: Annotated[int, Field(ge=32, le=512)]
     epochs: Epochs
     frozen_epochs: Epochs
     batch_size: Annotated[int, Field(ge=2, le=4096)]
