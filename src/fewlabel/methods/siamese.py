@@ -71,15 +71,15 @@ class Siamese(Method):
         return logits.unflatten(2, support.shape[1:3])  # (E, way x queries, way, shot)
 
     def predict(self, support: Tensor, query: Tensor) -> Tensor:
-        """The mean similarity (probability of "same") to each class's supports."""
-        return self._pairs(support, query).sigmoid().mean(3)
+        """The mean similarity (logit of "the same class") to each class's supports."""
+        return self._pairs(support, query).mean(3)
 
     def validate(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         pairs = self._pairs(support, query)
         way = support.shape[1]
         same = torch.eye(way, dtype=torch.bool, device=pairs.device).repeat_interleave(query.shape[2], dim=0)
         loss = torch.stack([balanced(each, same[..., None].expand_as(each))[0] for each in pairs])
-        return loss, accuracies(pairs.sigmoid().mean(3))
+        return loss, accuracies(pairs.mean(3))
 
 
 def balanced(logits: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
