@@ -118,9 +118,11 @@ def build(start: str, settings: params.Finetune, stem: resnet.Stem, seed: int) -
         return Classifier(resnet.resnet18(stem, seed), linear_head(resnet.WIDTHS[-1], len(cifar10.CLASSES), seed))
     if start == "rotation":
         return Classifier(resnet.load(BACKBONE), linear_head(resnet.WIDTHS[-1], len(cifar10.CLASSES), seed))
-    blocks = settings.frozen_blocks
-    head = linear_head(resnet.WIDTHS[blocks - 1], len(cifar10.CLASSES), seed)
-    return Classifier(resnet.load(BACKBONE, blocks), head, frozen=True)
+    blocks, grid = settings.frozen_blocks, settings.frozen_grid
+    width = resnet.WIDTHS[blocks - 1] * grid**2
+    # Normalised without parameters, as the features of a frozen backbone come on every scale.
+    head = nn.Sequential(nn.BatchNorm1d(width, affine=False), linear_head(width, len(cifar10.CLASSES), seed))
+    return Classifier(resnet.load(BACKBONE, blocks, grid), head, frozen=True)
 
 
 def predict(network: nn.Module, images: Tensor) -> Tensor:

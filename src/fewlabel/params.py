@@ -145,6 +145,7 @@ class Finetune(Section):
     lr: Rate
     frozen_lr: Rate
     frozen_blocks: Annotated[int, Field(ge=1, le=4)]
+    frozen_grid: Annotated[int, Field(ge=1, le=32)]
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     loss: Literal["cross_entropy", "focal"]

@@ -43,6 +43,7 @@ def test_saved_and_loaded_whole_or_in_part(tmp_path: Path) -> None:
     part = resnet.load(tmp_path / "a", blocks=2).eval()
     torch.testing.assert_close(part(images), backbone[:6](images).mean((-2, -1)))
     assert part(images).shape == (2, resnet.WIDTHS[1])
+    assert resnet.load(tmp_path / "a", blocks=2, grid=2)(images).shape == (2, resnet.WIDTHS[1] * 4)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights"])

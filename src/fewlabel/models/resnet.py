@@ -21,13 +21,14 @@ Stem = Literal["imagenet", "cifar"]
 WIDTHS = (64, 128, 256, 512)  # channels after each block
 
 
-def resnet18(stem: Stem, seed: int, blocks: int = 4) -> nn.Sequential:
-    """Images (B, 3, H, W), float → pooled features (B, WIDTHS[blocks − 1]), randomly initialised from the seed.
+def resnet18(stem: Stem, seed: int, blocks: int = 4, grid: int = 1) -> nn.Sequential:
+    """Images (B, 3, H, W), float → pooled features (B, WIDTHS[blocks − 1] × grid²), random from the seed.
 
     Args:
         stem: ``imagenet`` is 7×7 with stride 2 and max pooling; ``cifar`` is 3×3 with stride 1 and none: about
             16 times the work on images of 32×32, and what published CIFAR results use.
         blocks: how many of the four blocks to keep.
+        grid: cells a side that the last feature map is averaged to.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -38,7 +39,7 @@ def resnet18(stem: Stem, seed: int, blocks: int = 4) -> nn.Sequential:
             whole.maxpool = nn.Identity()
     names = ["conv1", "bn1", "relu", "maxpool", *(f"layer{block + 1}" for block in range(blocks))]
     layers = OrderedDict((name, getattr(whole, name)) for name in names)
-    return nn.Sequential(layers | {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()})
+    return nn.Sequential(layers | {"pool": nn.AdaptiveAvgPool2d(grid), "flatten": nn.Flatten()})
 
 
 def save(backbone: nn.Sequential, stem: Stem, path: Path) -> None:
@@ -47,7 +48,7 @@ def save(backbone: nn.Sequential, stem: Stem, path: Path) -> None:
     save_file(tensors, path, metadata={"stem": stem})
 
 
-def load(path: str | Path, blocks: int = 4) -> nn.Sequential:
+def load(path: str | Path, blocks: int = 4, grid: int = 1) -> nn.Sequential:
     """The backbone that `save` wrote, or its first blocks. Raises `UserError`."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -55,6 +56,6 @@ def load(path: str | Path, blocks: int = 4) -> nn.Sequential:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable backbone ({error}); run the stage pretrain_rotation again") from None
-    backbone = resnet18(cast(Stem, stem), seed=0, blocks=blocks)
+    backbone = resnet18(cast(Stem, stem), seed=0, blocks=blocks, grid=grid)
     backbone.load_state_dict({name: tensors[name] for name in backbone.state_dict()})
     return backbone
