@@ -16,17 +16,20 @@ from fewlabel.methods import base
 
 METHODS = ["siamese", "prototypes", "maml", "reptile"]
 CPU = torch.device("cpu")
-SMALL = {"width": 8, "iterations": 8, "validate_every": 3, "checkpoint_every": 2, "patience": None}
+COMMON = {"width": 8, "downsample": "stride", "patience": None}
 OWN: dict[str, dict[str, Any]] = {
-    "siamese": {"classes": 8},
-    "prototypes": {"way": 8, "queries": 2},
-    "maml": {"meta_batch": 2, "queries": 2, "test_inner_steps": 1},
-    "reptile": {"meta_batch": 2, "inner_steps": 2, "test_inner_steps": 2},
-}
+    "siamese": {"classes": 8, "drawings": 4, "lr": 0.001},
+    "prototypes": {"way": 8, "shot": 1, "queries": 2, "lr": 0.001},
+    "maml": {"meta_batch": 2, "queries": 2, "inner_lr": 0.4, "inner_steps": 1, "test_inner_steps": 1,
+             "outer_lr": 0.001, "first_order": False},
+    "reptile": {"meta_batch": 2, "train_shots": 10, "inner_batch": 10, "inner_optimizer": "sgd", "inner_lr": 0.2,
+                "inner_steps": 5, "test_inner_steps": 10, "outer_step": 1.0},
+}  # fmt: skip
 
 
-def settings_of(name: str, root: Path, **changes: Any) -> Any:
-    return getattr(params.load(root / "params.yaml"), name).model_copy(update={**SMALL, **OWN[name], **changes})
+def settings_of(name: str, iterations: int = 8, validate_every: int = 3, **changes: Any) -> Any:
+    values = COMMON | OWN[name] | {"iterations": iterations, "validate_every": validate_every} | changes
+    return getattr(params, name.capitalize())(**{"checkpoint_every": 2} | values)
 
 
 def glyphs(classes: int = 12, seed: int = 0) -> Tensor:
@@ -40,10 +43,10 @@ def glyphs(classes: int = 12, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("cut", [2, 5])
 def test_a_resumed_training_gives_the_same_bytes(
-    name: str, cut: int, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    settings, validation = settings_of(name, root), episodes.fixed(Shape(3, 3, 1, 5), 6, 0, "validation")
+    settings, validation = settings_of(name), episodes.fixed(Shape(3, 3, 1, 5), 6, 0, "validation")
 
     def run(where: str | None, stop_at: int = 99) -> tuple[bytes, str]:
         torch.manual_seed(cut)  # whatever the state outside, it must not matter
@@ -62,8 +65,8 @@ def test_a_resumed_training_gives_the_same_bytes(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_untrained_model_on_noise_is_at_chance(name: str, root: Path) -> None:
-    method = base.create(name, settings_of(name, root), 5, 1, CPU, seed=0)
+def test_an_untrained_model_on_noise_is_at_chance(name: str) -> None:
+    method = base.create(name, settings_of(name), 5, 1, CPU, seed=0)
     noise = torch.randint(0, 256, (30, 20, 1, 28, 28), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
     result = evaluate(method, noise, episodes.fixed(Shape(60, 5, 1, 10), 30, 0, "5w1s"))
     mean, low, high = mean_interval(result.accuracies)
@@ -73,18 +76,15 @@ def test_an_untrained_model_on_noise_is_at_chance(name: str, root: Path) -> None
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_training_lifts_accuracy_on_unseen_classes(name: str, root: Path) -> None:
+def test_training_lifts_accuracy_on_unseen_classes(name: str) -> None:
     fixed = episodes.fixed(Shape(20, 5, 1, 10), 12, 0, "5w1s")
-    changes: dict[str, Any] = {"iterations": 25, "validate_every": 25}
-    if name == "reptile":  # the published rates ask for thousands of steps
-        changes |= {"inner_lr": 0.2, "inner_steps": 5, "test_inner_steps": 10}
-    method = base.create(name, settings_of(name, root, **changes), 5, 1, CPU, seed=0)
+    method = base.create(name, settings_of(name, iterations=25, validate_every=25), 5, 1, CPU, seed=0)
     meta_training.train(method, glyphs(40), glyphs(12, 1), fixed, method.settings, 0)
     assert evaluate(method, glyphs(12, 2), fixed).accuracies.mean() > 0.6
 
 
-def test_it_stops_without_improvement_and_keeps_the_best(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = settings_of("prototypes", root, iterations=50, validate_every=2, patience=6)
+def test_it_stops_without_improvement_and_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of("prototypes", iterations=50, validate_every=2, patience=6)
     method = base.create("prototypes", settings, 5, 1, CPU, seed=0)
     scores = iter([0.9, 0.5, 0.8, 0.7, 0.6, 0.1])
     seen = []
@@ -101,8 +101,8 @@ def test_it_stops_without_improvement_and_keeps_the_best(root: Path, monkeypatch
     assert [row[3] for row in outcome.rows if row[3] is not None] == [0.9, 0.5, 0.8, 0.7, 0.6]
 
 
-def test_confusion_counts_true_and_predicted_classes(root: Path) -> None:
-    method = base.create("prototypes", settings_of("prototypes", root), 3, 1, CPU, seed=0)
+def test_confusion_counts_true_and_predicted_classes() -> None:
+    method = base.create("prototypes", settings_of("prototypes"), 3, 1, CPU, seed=0)
     fixed = episodes.fixed(Shape(7, 3, 1, 4), 9, 0, "3w1s")
     result = evaluate(method, glyphs(9), fixed)
     right = result.confusion[result.confusion[:, 0] == result.confusion[:, 1], 2].sum()
