@@ -54,7 +54,7 @@ class Clone:
         )
 
 
-SMOKE = ("-S", "budget=smoke", "-S", "data.source=embedded")
+SMOKE = ("-S", "budget=smoke", "-S", "data.source=embedded", "-S", "cells.labels=[20]")
 
 
 @pytest.fixture(scope="session")
