@@ -22,8 +22,9 @@ demo: $(VENV)/.installed
 	@rm -rf $(DEMO) && mkdir $(DEMO)
 	@git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --create | tar --extract -C $(DEMO)
 	@cd $(DEMO) && git init --quiet && git config user.name demo && git config user.email demo@localhost \
+		&& git config commit.gpgsign false && git config core.hooksPath /dev/null \
 		&& git add --all && git commit --quiet --message "Demo"
-	cd $(DEMO) && dvc exp run --name demo -S budget=smoke -S data.source=embedded -S 'cells.labels=[20,100]'
+	cd $(DEMO) && env -u MLFLOW_TRACKING_URI dvc exp run --name demo -S budget=smoke -S data.source=embedded -S 'cells.labels=[20,100]'
 	@cd $(DEMO) && dvc plots show --out plots > /dev/null
 	@echo; echo "Done, on stand-in data: the numbers prove the pipeline, not the methods. Where to look:"
 	@echo "  leaderboard   $(DEMO)/metrics/comparison.csv"
@@ -45,7 +46,7 @@ repro: $(VENV)/.installed
 ui: $(VENV)/.installed
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1
 
-# Newest versions that fit pyproject.toml, for every platform and Python it supports.
+# Newest versions that fit pyproject.toml, for every platform and Python it supports. Needs uv.
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade --output-file requirements.lock

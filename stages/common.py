@@ -7,9 +7,12 @@ import json
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from fewlabel.errors import UserError
 
@@ -21,6 +24,11 @@ def launch(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (FileNotFoundError, SafetensorError, zipfile.BadZipFile) as error:
+        print(
+            f"error: {' '.join(str(error).split())}; `dvc repro` makes missing or damaged files again", file=sys.stderr
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue from the last checkpoint", file=sys.stderr)

@@ -25,10 +25,13 @@ def main() -> None:
         table = leaderboard.gather(settings, RESULTS, RAW)
         few_shot, supervised = read_curves(settings)
         METRICS.mkdir(exist_ok=True)
+        for left_over in METRICS.glob(".draft-*"):  # of a killed run
+            shutil.rmtree(left_over, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=METRICS, prefix=".draft-") as draft:
             out = Path(draft)
             table.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
-            (out / "leaderboard.md").write_text(leaderboard.markdown(table), encoding="utf-8")
+            as_written = pd.read_csv(out / "comparison.csv")
+            (out / "leaderboard.md").write_text(leaderboard.markdown(as_written), encoding="utf-8")
             write_json(out / "summary.json", leaderboard.summary(table))
             write_json(out / "runs.json", leaderboard.runs(settings, RESULTS))
             write_curves(out / "curves", supervised)

@@ -50,3 +50,12 @@ def test_a_failed_save_leaves_the_last_good_one() -> None:
     state = kept.load()
     assert state == {"step": 1}
     assert not list(checkpoint.FOLDER.rglob("*.tmp"))
+
+
+def test_an_unreadable_one_is_dropped_not_fatal() -> None:
+    broken = Checkpoint("a", {}, [])
+    broken.save({"step": 1})
+    next(checkpoint.FOLDER.rglob("*.pt")).write_bytes(b"")
+    assert broken.load() is None
+    broken.save({"step": 2})
+    assert broken.load() == {"step": 2}

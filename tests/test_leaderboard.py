@@ -102,3 +102,16 @@ def test_the_readme_shows_the_committed_leaderboard() -> None:
     shown = readme.split("<!-- leaderboard -->\n")[1].split("<!-- end of leaderboard -->")[0]
     assert shown == (ROOT / "metrics" / "leaderboard.md").read_text(encoding="utf-8")
     assert shown == leaderboard.markdown(pd.read_csv(ROOT / "metrics" / "comparison.csv"))
+
+
+def test_a_variant_goes_by_its_own_name_and_meets_no_reference(settings, tmp_path) -> None:
+    variant = settings.model_copy(update={"maml": settings.maml.model_copy(update={"first_order": True})})
+    fill(variant, tmp_path / "results", tmp_path / "raw")
+    stopped = tmp_path / "results" / "finetune" / "scratch-20-0" / "metrics.json"
+    stopped.write_text(json.dumps(json.loads(stopped.read_text()) | {"stopped_early": True, "target_accuracy": 0.5}))
+    table = leaderboard.gather(variant, tmp_path / "results", tmp_path / "raw")
+    assert "maml" not in set(table["method"])
+    assert table[table["method"] == "fomaml"]["reference"].isna().all()
+    early = table[table["protocol"].str.endswith("/stopped-at-test-0.5")]
+    assert len(early) == 1
+    assert early["reference"].isna().all()

@@ -1,5 +1,7 @@
 """What every stage does the same way: outputs whole or not at all, mistakes in one line."""
 
+from pathlib import Path
+
 import pytest
 
 from fewlabel.errors import UserError
@@ -23,9 +25,13 @@ def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path) -> None:
     target = tmp_path / "cell"
     with common.whole_folder(target) as out:
         (out / "model").write_text("one")
-    with pytest.raises(OSError, match="disk full"), common.whole_folder(target) as out:
+
+    def fill(out: Path) -> None:
         (out / "model").write_text("half")
         raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), common.whole_folder(target) as out:
+        fill(out)
     assert (target / "model").read_text() == "one"
     assert [path.name for path in tmp_path.iterdir()] == ["cell"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,7 +33,8 @@ class Checkpoint:
     def __init__(self, name: str, settings: Any, files: Iterable[str | Path]) -> None:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(torch.__version__.encode())
-        for path in [*map(Path, files), *sorted(_SOURCES.rglob("*.py"))]:
+        code = [*sorted(_SOURCES.rglob("*.py")), *sorted((_SOURCES.parents[1] / "stages").glob("*.py"))]
+        for path in [*map(Path, files), *code]:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         self._folder = FOLDER / name
@@ -42,7 +44,12 @@ class Checkpoint:
         """The last saved state (tensors on the CPU), or None when there is none."""
         if not self._path.exists():
             return None
-        state = torch.load(self._path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(self._path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            print(f"{self._path}: unreadable, starting again", flush=True)  # power was lost while it was written
+            self._path.unlink(missing_ok=True)
+            return None
         print(f"continuing from {self._path}", flush=True)
         return state
 

@@ -8,6 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
@@ -75,7 +76,7 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
         axis.set_ylim(len(labels) - 0.4, -0.6)
         axis.xaxis.set_major_formatter(PercentFormatter(1.0))
         axis.set_title(f"{family}: {_data_note(part)}", loc="left", fontsize=10)
-    axes[-1, 0].set_xlabel("test accuracy, with 95 % interval")
+    axes[-1, 0].set_xlabel("accuracy on test episodes or images, with 95 % interval")
     if table["reference"].notna().any():
         axes[0, 0].plot([], [], "D", ms=7, mfc="none", mec="#444444", label="published")
         axes[0, 0].legend(loc="best")
@@ -149,22 +150,26 @@ def rotation_against_supervised(curves: dict[str, pd.DataFrame], labels: int) ->
 
 
 def label_efficiency(table: pd.DataFrame) -> Figure:
-    """Test accuracy against labels per class on a log axis, one line per start; small points are single seeds."""
+    """Test accuracy against labels per class on a log axis, one line per start.
+
+    One seed: with its interval. Several: the mean, and a small point for each.
+    """
     table = table[(table["family"] == "label-efficiency") & table["protocol"].str.endswith("-per-class")].copy()
     table["labels"] = table["protocol"].str.extract(r"/(\d+)-per-class")[0].astype(int)
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for start, rows in table.groupby("method", sort=False):
         means = rows.groupby("labels")[["value", "ci95_low", "ci95_high"]].mean()
+        one_seed = rows["seed"].nunique() == 1  # of several, the points themselves show the spread
         axis.errorbar(
             means.index,
             means["value"],
-            yerr=[means["value"] - means["ci95_low"], means["ci95_high"] - means["value"]],
+            yerr=[means["value"] - means["ci95_low"], means["ci95_high"] - means["value"]] if one_seed else None,
             color=COLOURS.get(str(start), SPARE),
             marker=MARKERS.get(str(start), "o"),
             capsize=3,
             label=str(start),
         )
-        if rows["seed"].nunique() > 1:
+        if not one_seed:
             axis.plot(rows["labels"], rows["value"], ".", color=COLOURS.get(str(start), SPARE), alpha=0.5)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(FixedLocator(sorted(table["labels"].unique())))
@@ -172,7 +177,8 @@ def label_efficiency(table: pd.DataFrame) -> Figure:
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_xlabel("labels per class (log scale)")
-    axis.set_ylabel("test accuracy, with 95 % interval")
+    spread = "with 95 % interval" if table["seed"].nunique() == 1 else "mean over seeds"
+    axis.set_ylabel(f"test accuracy, {spread}")
     axis.set_title(f"How few labels are enough? {_data_note(table)}", fontsize=10)
     axis.legend()
     return figure
@@ -190,4 +196,5 @@ def _smooth(values: pd.Series) -> pd.Series:
 
 def _top(*losses: pd.Series) -> float:
     """Cut the first spikes of a loss, which would flatten all that follows."""
-    return max(float(loss.dropna().quantile(0.97)) for loss in losses) * 1.2 + 1e-3
+    finite = [loss[np.isfinite(loss)] for loss in losses]  # a diverged training still gets its picture
+    return max((float(loss.quantile(0.97)) for loss in finite if len(loss)), default=1.0) * 1.2 + 1e-3

@@ -83,7 +83,7 @@ def gather(params: Params, results: Path, raw: Path) -> pd.DataFrame:
         source = "embedded" if measured["origin"] == "embedded" else sources[cell.dataset]
         for row in measured["rows"]:
             rows.append(
-                row
+                _labelled(row, measured, params)
                 | {
                     "train_seconds": round(sum(run["seconds"] for run in runs), 1),
                     "device": runs[-1]["device"],
@@ -96,6 +96,18 @@ def gather(params: Params, results: Path, raw: Path) -> pd.DataFrame:
     return table[COLUMNS].sort_values(
         ["family", "protocol", "method", "seed", "metric"], key=_natural, kind="stable", ignore_index=True
     )
+
+
+def _labelled(row: dict[str, Any], measured: dict[str, Any], params: Params) -> dict[str, Any]:
+    """The row under a name of its own where it is not what its plain name says, so that it meets no reference."""
+    method, protocol = row["method"], row["protocol"]
+    if method == "maml" and params.maml.first_order:
+        method = "fomaml"
+    if row["family"] == "label-efficiency" and row["metric"] == "accuracy" and params.finetune.loss == "focal":
+        method = f"{method}-focal"
+    if measured.get("stopped_early"):  # chosen by looking at test images
+        protocol = f"{protocol}/stopped-at-test-{measured['target_accuracy']:g}"
+    return row | {"method": method, "protocol": protocol}
 
 
 def runs(params: Params, results: Path) -> dict[str, Any]:

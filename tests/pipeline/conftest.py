@@ -22,7 +22,13 @@ class Clone:
             if (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
-        for command in ("init -q", "config user.name test", "config user.email test@localhost", "add -A"):
+        for command in (
+            "init -q",
+            "config user.name test",
+            "config user.email test@localhost",
+            "config commit.gpgsign false",
+            "add -A",
+        ):
             self.run(["git", *command.split()])
         self.run(["git", "commit", "-qm", "clone"])
 

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from fewlabel import leaderboard, params, tracking
 
 pytestmark = pytest.mark.pipeline
+TASKS = ("5w1s", "5w5s")
 
 
 def stages_of(dry_run: str) -> set[str]:
@@ -26,7 +27,7 @@ def test_the_leaderboard_is_whole_and_honest(finished) -> None:
     assert set(table["budget"]) == {"smoke"}
     assert table["reference"].isna().all()
     assert table["device"].notna().all()
-    assert (table["train_seconds"] > 0).all()
+    assert (table["train_seconds"] >= 0).all()
     assert ((table["ci95_low"] <= table["value"]) & (table["value"] <= table["ci95_high"])).all()
     chosen = settings.cells
     for method in chosen.metric_methods:
@@ -36,7 +37,7 @@ def test_the_leaderboard_is_whole_and_honest(finished) -> None:
     assert set(table[table["family"] == "few-shot"]["n"]) == {settings.episodes.count}
 
 
-def test_every_method_is_tested_on_the_same_episodes_and_value_is_their_mean(finished) -> None:
+def test_a_few_shot_number_is_the_mean_of_its_episodes_with_its_interval(finished) -> None:
     table = pd.read_csv(finished.folder / "metrics" / "comparison.csv")
     for folder in sorted((finished.folder / "results" / "evaluate").iterdir()):
         episodes = pd.read_csv(folder / "episodes.csv")
@@ -45,9 +46,11 @@ def test_every_method_is_tested_on_the_same_episodes_and_value_is_their_mean(fin
             row = table[(table["method"] == method) & (table["protocol"] == f"lake/{task}")]
             assert len(row) == 1
             accuracies = rows["accuracy"].to_numpy()
-            half = 1.96 * accuracies.std(ddof=1) / np.sqrt(len(accuracies))
-            assert row["value"].item() == pytest.approx(accuracies.mean(), abs=1e-5)
-            assert row["ci95_high"].item() - row["ci95_low"].item() <= 2 * half + 1e-5
+            mean, half = accuracies.mean(), 1.96 * accuracies.std(ddof=1) / np.sqrt(len(accuracies))
+            assert half > 0
+            assert row["value"].item() == pytest.approx(mean, abs=1e-5)
+            assert row["ci95_low"].item() == pytest.approx(max(0, mean - half), abs=1e-5)
+            assert row["ci95_high"].item() == pytest.approx(min(1, mean + half), abs=1e-5)
 
 
 def test_figures_and_curves_are_there(finished) -> None:
@@ -73,8 +76,9 @@ def test_one_parameter_of_a_method_re_runs_that_method_alone(finished) -> None:
         dry = finished.run(["dvc", "repro", "--dry"]).stdout
     finally:
         path.write_text(before)
-    assert set(status) == {"meta_train@maml-lake-5w1s-0", "meta_train@maml-lake-5w5s-0"}
-    assert stages_of(dry) == set(status)  # what follows is known only when their outputs are
+    # Comparing again is known to be due only when the outputs have changed.
+    assert set(status) == {f"{stage}@maml-lake-{task}-0" for stage in ("meta_train", "evaluate") for task in TASKS}
+    assert stages_of(dry) == set(status)
 
 
 def test_mlflow_and_dvc_tell_the_same_story(finished) -> None:
