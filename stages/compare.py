@@ -93,9 +93,6 @@ def draw(
     figures.save(figures.few_shot_curves(few_shot), folder / "few_shot_curves.png")
     figures.save(figures.rotation_against_supervised(starts, labels), folder / "rotation_against_supervised.png")
     figures.save(figures.label_efficiency(table), folder / "label_efficiency.png")
-    for start in leaderboard.TRANSFER_STARTS:
-        grid = RESULTS / "transfer" / f"{start}-{settings.cells.transfer_seeds[0]}" / "predictions.png"
-        shutil.copyfile(grid, folder / f"photographs_{start}.png")
 
 
 if __name__ == "__main__":

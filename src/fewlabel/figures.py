@@ -75,11 +75,11 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(labels)), labels)
         axis.set_ylim(len(labels) - 0.4, -0.6)
         axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+        if part["reference"].notna().any():
+            axis.plot([], [], "D", ms=7, mfc="none", mec="#444444", label="published")
+            axis.legend(loc="lower right")
         axis.set_title(f"{family}: {_data_note(part)}", loc="left", fontsize=10)
     axes[-1, 0].set_xlabel("accuracy on test episodes or images, with 95 % interval")
-    if table["reference"].notna().any():
-        axes[0, 0].plot([], [], "D", ms=7, mfc="none", mec="#444444", label="published")
-        axes[0, 0].legend(loc="best")
     figure.suptitle("Accuracy by method and protocol", fontweight="bold")
     return figure
 
@@ -141,7 +141,7 @@ def rotation_against_supervised(curves: dict[str, pd.DataFrame], labels: int) ->
                 axis.yaxis.set_major_formatter(PercentFormatter(1.0))
                 axis.set_xlabel("training step")
             elif part == "test":
-                axis.set_ylim(bottom=0, top=_top(*(curve["test_loss"] for curve in curves.values())))
+                axis.set_ylim(bottom=0, top=_top(*(curve["test_loss"] for curve in curves.values()), share=0.85))
             else:
                 axis.set_ylim(bottom=0)
     axes[0, 0].legend()
@@ -194,7 +194,7 @@ def _smooth(values: pd.Series) -> pd.Series:
     return values.rolling(max(1, len(values) // 25), min_periods=1, center=True).mean()
 
 
-def _top(*losses: pd.Series) -> float:
+def _top(*losses: pd.Series, share: float = 0.97) -> float:
     """Cut the first spikes of a loss, which would flatten all that follows."""
     finite = [loss[np.isfinite(loss)] for loss in losses]  # a diverged training still gets its picture
-    return max((float(loss.quantile(0.97)) for loss in finite if len(loss)), default=1.0) * 1.2 + 1e-3
+    return max((float(loss.quantile(share)) for loss in finite if len(loss)), default=1.0) * 1.2 + 1e-3
