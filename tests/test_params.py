@@ -61,6 +61,15 @@ def test_a_mistake_is_refused_in_one_line(path: str, value: object, message: str
     assert "\n" not in str(refusal.value)
 
 
+def test_a_mistyped_key_is_named_rather_than_the_gap_it_leaves() -> None:
+    raw = copy.deepcopy(RAW)
+    raw["maml"]["inner_lrr"] = raw["maml"].pop("inner_lr")
+    with pytest.raises(
+        UserError, match=r"maml\.inner_lrr = .*unknown parameter; the closest valid key is maml\.inner_lr"
+    ):
+        params.parse(raw)
+
+
 def test_a_missing_key_is_named() -> None:
     raw = copy.deepcopy(RAW)
     del raw["reptile"]["inner_lr"]

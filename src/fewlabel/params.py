@@ -250,7 +250,8 @@ def _resolve(value: Any, budget: str, name: str, at: tuple[str, ...]) -> Any:
 
 
 def _describe(error: ValidationError, name: str) -> str:
-    first = error.errors()[0]
+    # A mistyped key is also a missing one: name the typo, not the gap it leaves.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     location = [str(part) for part in first["loc"]]
     where = ".".join(location)
     if first["type"] == "extra_forbidden":
