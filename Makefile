@@ -7,7 +7,7 @@ DEMO := $(CURDIR)/.demo
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint repro ui lock clean-demo
+.PHONY: demo test lint repro ui lock
 .DELETE_ON_ERROR:
 
 # Installed from the lock, hashes checked; made again when the lock changes.
@@ -50,6 +50,3 @@ ui: $(VENV)/.installed
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade --output-file requirements.lock
-
-clean-demo:
-	rm -rf $(DEMO)

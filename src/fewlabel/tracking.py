@@ -62,9 +62,9 @@ class Run:
         self._try(lambda c: c.set_terminated(self._run_id, status))
         if self._parent_id:
             self._try(lambda c: c.set_terminated(self._parent_id, status))
-            if status == "FINISHED":  # an earlier failure of this execution stays visible as a tag
-                return
-            self._try(lambda c: c.set_tag(self._parent_id, "fewlabel.failed_stage", os.environ.get("DVC_STAGE", "?")))
+            if status != "FINISHED":  # stays visible when a later stage of this execution ends well
+                stage = os.environ.get("DVC_STAGE", "?")
+                self._try(lambda c: c.set_tag(self._parent_id, "fewlabel.failed_stage", stage))
 
     def _flush(self) -> None:
         points, self._points = self._points, []
