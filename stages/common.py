@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -29,6 +30,11 @@ def launch(main: Callable[[], None]) -> None:
         print(
             f"error: {' '.join(str(error).split())}; `dvc repro` makes missing or damaged files again", file=sys.stderr
         )
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        print(f"error: {error.strerror}: {error.filename or 'while writing'}; mend that and run again", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue from the last checkpoint", file=sys.stderr)

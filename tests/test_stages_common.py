@@ -1,5 +1,6 @@
 """What every stage does the same way: outputs whole or not at all, mistakes in one line."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys) -> None:
         common.launch(main)
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "error: data/x.npz: damaged; delete it\n"
+
+
+def test_a_full_disk_is_one_line(capsys) -> None:
+    def main() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "results/x")
+
+    with pytest.raises(SystemExit) as exit_:
+        common.launch(main)
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "error: No space left on device: results/x; mend that and run again\n"
 
 
 def test_a_bug_keeps_its_traceback() -> None:

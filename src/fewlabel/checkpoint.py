@@ -7,6 +7,7 @@ other parameters, other data or other code is never picked up. Deleted when the 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -58,7 +59,9 @@ class Checkpoint:
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            torch.save(state, temporary)
+            buffer = io.BytesIO()  # torch's own writer hides a full disk behind an internal error
+            torch.save(state, buffer)
+            temporary.write_bytes(buffer.getbuffer())
             os.replace(temporary, self._path)
         finally:
             temporary.unlink(missing_ok=True)
