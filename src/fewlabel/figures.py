@@ -77,7 +77,7 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
         axis.xaxis.set_major_formatter(PercentFormatter(1.0))
         if part["reference"].notna().any():
             axis.plot([], [], "D", ms=7, mfc="none", mec="#444444", label="published")
-            axis.legend(loc="lower right")
+            axis.legend(loc="lower right", bbox_to_anchor=(1, 0.97))  # above the panel, clear of the points
         axis.set_title(f"{family}: {_data_note(part)}", loc="left", fontsize=10)
     axes[-1, 0].set_xlabel("accuracy on test episodes or images, with 95 % interval")
     figure.suptitle("Accuracy by method and protocol", fontweight="bold")
