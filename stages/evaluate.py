@@ -43,13 +43,14 @@ def main() -> None:
         start = time.perf_counter()
         data = omniglot.load("data/prepared/omniglot.npz")
         with np.load(folder / "split.npz", allow_pickle=False) as split:
-            classes = split["test"]
+            classes, train_classes = split["test"], len(split["train"])
         table = episodes.table(data.images, classes, device)
         rows, lines = [], ["task,episode,accuracy"]
         confusion: dict[str, NDArray[np.int64]] = {}
         for task in [arguments.task] if arguments.task else all_params.episodes.tasks:
             way, shot = params.parse_task(task)
-            method = base.create(arguments.method, settings, way, shot, device, seed=0)
+            problem = base.Problem(way, shot, train_classes)
+            method = base.create(arguments.method, settings, problem, device, seed=0)
             method.model.load_state_dict(load_file(model))
             with np.load(folder / f"{task}.npz", allow_pickle=False) as file:
                 arrays = [torch.from_numpy(file[key]).long() for key in ("classes", "support", "query")]
@@ -61,7 +62,7 @@ def main() -> None:
                     "method": arguments.method,
                     "dataset": "omniglot",
                     "protocol": f"{arguments.split}/{task}",
-                    "transductive": method.transductive,
+                    "transductive": method.modes[0],
                     "seed": arguments.seed,
                     "metric": "accuracy",
                     "value": value,

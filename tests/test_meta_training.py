@@ -13,6 +13,7 @@ from fewlabel.episodes import Shape
 from fewlabel.evaluation import evaluate
 from fewlabel.intervals import mean_interval
 from fewlabel.methods import base
+from fewlabel.methods.base import Problem
 
 METHODS = ["siamese", "prototypes", "maml", "reptile"]
 CPU = torch.device("cpu")
@@ -21,7 +22,8 @@ OWN: dict[str, dict[str, Any]] = {
     "siamese": {"classes": 8, "drawings": 4, "lr": 0.001},
     "prototypes": {"way": 8, "shot": 1, "queries": 2, "lr": 0.001},
     "maml": {"meta_batch": 2, "queries": 2, "inner_lr": 0.4, "inner_steps": 1, "test_inner_steps": 1,
-             "outer_lr": 0.001, "first_order": False},
+             "outer_lr": 0.001, "outer_schedule": "cosine", "first_order": False, "second_order_from": 0.5,
+             "multi_step_loss": True, "learn_inner_lr": True, "anil": False},
     "reptile": {"meta_batch": 2, "train_shots": 10, "inner_batch": 10, "inner_optimizer": "sgd", "inner_lr": 0.2,
                 "inner_steps": 5, "test_inner_steps": 10, "outer_step": 1.0},
 }  # fmt: skip
@@ -50,7 +52,7 @@ def test_a_resumed_training_gives_the_same_bytes(
 
     def run(where: str | None, stop_at: int = 99) -> tuple[bytes, str]:
         torch.manual_seed(cut)  # whatever the state outside, it must not matter
-        method = base.create(name, settings, 3, 1, CPU, seed=5)
+        method = base.create(name, settings, Problem(3, 1, 12), CPU, seed=5)
         checkpoint = Checkpoint(where, {}, []) if where else None
         outcome = meta_training.train(
             method, glyphs(), glyphs(6, 1), validation, settings, 5, checkpoint=checkpoint,
@@ -66,7 +68,7 @@ def test_a_resumed_training_gives_the_same_bytes(
 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_untrained_model_on_noise_is_at_chance(name: str) -> None:
-    method = base.create(name, settings_of(name), 5, 1, CPU, seed=0)
+    method = base.create(name, settings_of(name), Problem(5, 1, 12), CPU, seed=0)
     noise = torch.randint(0, 256, (30, 20, 1, 28, 28), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
     result = evaluate(method, noise, episodes.fixed(Shape(60, 5, 1, 10), 30, 0, "5w1s"))
     mean, low, high = mean_interval(result.accuracies)
@@ -78,14 +80,14 @@ def test_an_untrained_model_on_noise_is_at_chance(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_training_lifts_accuracy_on_unseen_classes(name: str) -> None:
     fixed = episodes.fixed(Shape(20, 5, 1, 10), 12, 0, "5w1s")
-    method = base.create(name, settings_of(name, iterations=25, validate_every=25), 5, 1, CPU, seed=0)
+    method = base.create(name, settings_of(name, iterations=25, validate_every=25), Problem(5, 1, 12), CPU, seed=0)
     meta_training.train(method, glyphs(40), glyphs(12, 1), fixed, method.settings, 0)
     assert evaluate(method, glyphs(12, 2), fixed).accuracies.mean() > 0.6
 
 
 def test_it_stops_without_improvement_and_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of("prototypes", iterations=50, validate_every=2, patience=6)
-    method = base.create("prototypes", settings, 5, 1, CPU, seed=0)
+    method = base.create("prototypes", settings, Problem(5, 1, 12), CPU, seed=0)
     scores = iter([0.9, 0.5, 0.8, 0.7, 0.6, 0.1])
     seen = []
 
@@ -102,7 +104,7 @@ def test_it_stops_without_improvement_and_keeps_the_best(monkeypatch: pytest.Mon
 
 
 def test_confusion_counts_true_and_predicted_classes() -> None:
-    method = base.create("prototypes", settings_of("prototypes"), 3, 1, CPU, seed=0)
+    method = base.create("prototypes", settings_of("prototypes"), Problem(3, 1, 12), CPU, seed=0)
     fixed = episodes.fixed(Shape(7, 3, 1, 4), 9, 0, "3w1s")
     result = evaluate(method, glyphs(9), fixed)
     right = result.confusion[result.confusion[:, 0] == result.confusion[:, 1], 2].sum()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import os
 import platform
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from fewlabel.errors import UserError
 
@@ -18,7 +24,25 @@ def pick(name: str) -> torch.device:
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     if use_cuda:
         torch.set_float32_matmul_precision("high")  # TF32 matrix products: no loss seen in accuracy, far faster
+    else:
+        _keep_freed_memory()
     return torch.device("cuda" if use_cuda else "cpu")
+
+
+def _keep_freed_memory() -> None:
+    """glibc gives big blocks back to the system when they are freed and takes them again, zeroed page by page, for the
+    next step's activations: a tenth to a half of a training step. Keep them instead, up to the peak in use."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another libc
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+@functools.cache
+def task_threads() -> ThreadPoolExecutor:
+    """One thread a core for work on whole tasks; torch's own operations run on one thread inside each."""
+    return ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
 
 
 def describe(device: torch.device) -> str:
@@ -31,6 +55,16 @@ def describe(device: torch.device) -> str:
 def peak_memory_mib(device: torch.device) -> float | None:
     """Peak GPU memory of this process in MiB; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+
+
+def average(tensors: list[torch.Tensor]) -> None:
+    """In place, the mean over the processes that ``torchrun`` started; of one process, the tensors as they are."""
+    if dist.is_initialized():
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
 def _cpu_name() -> str:

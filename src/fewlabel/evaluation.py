@@ -37,7 +37,7 @@ def evaluate(method: Method, table: Tensor, indices: Indices, name: str = "evalu
     with Progress(name, count) as bar:
         for chunk in indices.chunks(size):
             with torch.no_grad():
-                logits = method.predict(*episodes.gather(embedded, chunk))
+                logits = method.predict(*episodes.gather(embedded, chunk), method.modes[0])
             right.append(accuracies(logits).cpu())
             predicted = chunk.classes.gather(1, logits.argmax(-1).cpu())
             true = chunk.classes.repeat_interleave(chunk.query.shape[2], dim=1)

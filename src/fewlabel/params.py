@@ -107,7 +107,12 @@ class Maml(Training):
     inner_steps: Annotated[int, Field(ge=1, le=1000)]
     test_inner_steps: Annotated[int, Field(ge=1, le=1000)]
     outer_lr: Rate
+    outer_schedule: Literal["cosine", "constant"]
     first_order: bool
+    second_order_from: Fraction
+    multi_step_loss: bool
+    learn_inner_lr: bool
+    anil: bool
 
 
 class Reptile(Training):

@@ -1,6 +1,7 @@
 import torch
 from torch.testing import assert_close
 
+from fewlabel.methods.base import Problem
 from fewlabel.methods.prototypes import Prototypes
 from fewlabel.params import Prototypes as Settings
 
@@ -11,7 +12,7 @@ SETTINGS = Settings(
 
 
 def test_logits_are_the_negative_squared_distances_to_the_class_means() -> None:
-    method = Prototypes(SETTINGS, 2, 2, torch.device("cpu"))
+    method = Prototypes(SETTINGS, Problem(2, 2, 9), torch.device("cpu"))
     support = torch.tensor([[[[0.0, 0.0], [2.0, 0.0]], [[0.0, 4.0], [0.0, 6.0]]]])  # means (1, 0) and (0, 5)
     query = torch.tensor([[[[1.0, 1.0]], [[3.0, 4.0]]]])
     # squared distances: (1,1): 1 and 17; (3,4): 20 and 10
@@ -20,7 +21,7 @@ def test_logits_are_the_negative_squared_distances_to_the_class_means() -> None:
 
 
 def test_a_prediction_does_not_depend_on_the_other_queries() -> None:
-    method = Prototypes(SETTINGS, 3, 2, torch.device("cpu"))
+    method = Prototypes(SETTINGS, Problem(3, 2, 9), torch.device("cpu"))
     images = torch.rand(5, 1, 28, 28)
     assert_close(method.embed(images)[:1], method.embed(images[:1]))
-    assert not method.transductive
+    assert method.modes == (False,)

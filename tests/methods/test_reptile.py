@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fewlabel.methods.base import Problem
 from fewlabel.methods.reptile import Reptile, minibatches
 from fewlabel.params import Reptile as Settings
 
@@ -15,7 +16,13 @@ class TwoParameters(nn.Module):
         self.b = nn.Parameter(torch.tensor(-0.25, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        score = self.a * x.flatten() + self.b
+        return self.functional(dict(self.named_parameters()), x)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: weight.detach() for name, weight in self.named_parameters()}
+
+    def functional(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        score = weights["a"] * x.flatten() + weights["b"]
         return torch.stack([torch.zeros_like(score), score], dim=1)
 
 
@@ -25,7 +32,7 @@ def a_method(optimizer: str = "sgd", inner_steps: int = 3, outer_step: float = 0
         inner_lr=0.1, inner_steps=inner_steps, test_inner_steps=2, outer_step=outer_step, iterations=1,
         validate_every=1, checkpoint_every=1, patience=None,
     )  # fmt: skip
-    method = Reptile(settings, way=2, shot=1, device=torch.device("cpu"))
+    method = Reptile(settings, Problem(way=2, shot=1, classes=2), torch.device("cpu"))
     method.model = TwoParameters()
     return method
 
@@ -57,9 +64,25 @@ def test_the_update_by_hand(done: float, fraction: float) -> None:
 
 def test_an_inner_adam_step_is_one_rate_long_in_every_weight() -> None:
     method = a_method("adam", inner_steps=1, outer_step=1.0)
-    weights = {name: weight.detach() for name, weight in method.model.named_parameters()}
+    weights = method.model.weights()
     adapted, _, _ = method.adapt(weights, TASKS[0].flatten(), torch.arange(4)[None])
     assert [abs((adapted[name] - weights[name]).item()) for name in "ab"] == pytest.approx([0.1, 0.1], rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_all_tasks_at_once_and_one_after_the_other_adapt_alike(optimizer: str) -> None:
+    settings = a_method(optimizer).settings
+    ends = []
+    for stacked in (False, True):
+        torch.manual_seed(0)
+        method = Reptile(settings, Problem(2, 1, 2), torch.device("cpu"))
+        method.model.double()
+        method.stacked = stacked
+        images = torch.rand(3, 2, 2, 1, 28, 28, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        method.step(images, torch.empty(0), 0.0, torch.Generator().manual_seed(2))
+        ends.append([*method.model.parameters(), *(method.predict(images, images, mode) for mode in method.modes)])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_prediction_leaves_the_weights() -> None:

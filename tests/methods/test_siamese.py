@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fewlabel.methods.base import Problem
 from fewlabel.methods.siamese import Siamese, balanced
 from fewlabel.params import Siamese as Settings
 
@@ -13,7 +14,7 @@ def method() -> Siamese:
         width=4, downsample="stride", classes=3, drawings=2, lr=0.01, iterations=1, validate_every=1,
         checkpoint_every=1, patience=None,
     )  # fmt: skip
-    return Siamese(settings, 3, 2, torch.device("cpu"))
+    return Siamese(settings, Problem(3, 2, 9), torch.device("cpu"))
 
 
 def test_similarity_is_the_head_on_absolute_differences_and_symmetric(method: Siamese) -> None:

@@ -4,59 +4,84 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewlabel.device import task_threads
 from fewlabel.episodes import Shape, as_float
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method is made for.
+
+    Attributes:
+        way, shot: of the task; methods whose networks need no fixed way ignore them in training.
+        classes: of the training split.
+        channels, size: of the images.
+    """
+
+    way: int
+    shot: int
+    classes: int
+    channels: int = 1
+    size: int = 28
 
 
 class Method:
-    """One algorithm; a subclass in ``methods/<name>.py`` called like the file, capitalised.
+    """One algorithm; a subclass in ``methods/<name>.py`` called like the file, in CamelCase.
 
     Episodes come as support (E, way, shot, ...) and query (E, way, queries, ...); the label of an image is its
     position along the way axis. Subclasses set the attributes and implement `step` and `predict`.
     """
 
-    transductive: bool  # do predictions for one query depend on the other queries?
+    modes: tuple[bool, ...] = (False,)  # how it can predict: True is transductive, the other queries count
     way_parameter: str  # the parameter to lower when the training classes are too few,
     shot_parameter: str  # or the drawings of a class
     model: nn.Module
     optimizer: torch.optim.Optimizer | None = None  # if its state outlives a step
     shape: Shape  # of the batch of episodes that a step is trained on
 
-    def __init__(self, settings: Any, way: int, shot: int, device: torch.device) -> None:
+    def __init__(self, settings: Any, problem: Problem, device: torch.device) -> None:
         """
         Args:
             settings: this method's section of params.yaml.
-            way, shot: of the task; methods whose networks need no fixed way ignore them in training.
         """
-        self.settings, self.way, self.shot, self.device = settings, way, shot, device
+        self.settings, self.problem, self.device = settings, problem, device
 
     def step(self, support: Tensor, query: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """One meta-training step; → loss and accuracy, scalars on the device.
 
         Args:
-            support, query: float images (E, way, n, 1, 28, 28) of `shape`.
+            support, query: float images (E, way, n, channels, size, size) of `shape`.
             done: fraction of the training that lies behind, for schedules.
             generator: on the CPU, for whatever else is random.
         """
         raise NotImplementedError
 
     def embed(self, images: Tensor) -> Tensor:
-        """What `predict` needs of images (n, 1, 28, 28) before it knows their episode, so that each image goes through
-        the network once, however many episodes it is in. By default the images themselves."""
+        """What `predict` needs of images (n, channels, size, size) before it knows their episode, so that each image
+        goes through the network once, however many episodes it is in. By default the images themselves."""
         return images
 
-    def predict(self, support: Tensor, query: Tensor) -> Tensor:
-        """Embedded support and query images → logits (E, way x queries, way); queries of class 0 come first."""
+    def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
+        """Embedded support and query images → logits (E, way x queries, way); queries of class 0 come first.
+
+        Args:
+            transductive: one of `modes`: whether the prediction for one query may use the other queries.
+        """
         raise NotImplementedError
 
     def validate(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Embedded episodes → losses and accuracies, (E,) each."""
-        logits = self.predict(support, query)
+        logits = self.predict(support, query, self.modes[0])
         return losses(logits), accuracies(logits)
 
     def state(self) -> dict[str, Any]:
@@ -70,7 +95,7 @@ class Method:
             self.optimizer.load_state_dict(state["optimizer"])
 
     def embed_table(self, table: Tensor) -> Tensor:
-        """`embed` for every drawing of a table uint8 (classes, drawings, 1, 28, 28)."""
+        """`embed` for every drawing of a table uint8 (classes, drawings, channels, size, size)."""
         with torch.no_grad():
             parts = [self.embed(as_float(part)) for part in table.flatten(0, 1).split(1024)]
         return torch.cat(parts).unflatten(0, table.shape[:2])
@@ -96,6 +121,12 @@ def accuracies(logits: Tensor) -> Tensor:
     return (logits.argmax(-1) == _labels_of(logits)).float().mean(1)
 
 
+def each_task(function: Callable[..., Any], *batches: Tensor) -> list[Any]:
+    """`function` of each task's slices, in order: on a CPU the fastest way through many small tasks is one thread a
+    core, each with whole tasks (`benchmarks/maml_step.py` has the figures)."""
+    return list(task_threads().map(function, *batches))
+
+
 def cosine(done: float) -> float:
     """Learning-rate factor: 1 at the start, 0 at the end, half a cosine between."""
     return 0.5 * (1 + math.cos(math.pi * done))
@@ -108,8 +139,8 @@ def descend(optimizer: torch.optim.Optimizer, rate: float) -> None:
     optimizer.step()
 
 
-def create(name: str, settings: Any, way: int, shot: int, device: torch.device, seed: int) -> Method:
+def create(name: str, settings: Any, problem: Problem, device: torch.device, seed: int) -> Method:
     """The method called `name`, with weights that depend on the seed alone."""
     torch.manual_seed(seed)
-    kind = getattr(importlib.import_module(f"fewlabel.methods.{name}"), name.capitalize())
-    return kind(settings, way, shot, device)
+    kind = getattr(importlib.import_module(f"fewlabel.methods.{name}"), name.title().replace("_", ""))
+    return kind(settings, problem, device)

@@ -10,21 +10,22 @@ import torch
 from torch import Tensor
 
 from fewlabel.episodes import Shape
-from fewlabel.methods.base import Method, accuracies, cosine, descend, losses
+from fewlabel.methods.base import Method, Problem, accuracies, cosine, descend, losses
 from fewlabel.models.conv4 import Conv4
 from fewlabel.params import Prototypes as Settings
 
 
 class Prototypes(Method):
-    transductive = False
     way_parameter = "prototypes.way"
     shot_parameter = "prototypes.shot + prototypes.queries"
 
     optimizer: torch.optim.Optimizer
 
-    def __init__(self, settings: Settings, way: int, shot: int, device: torch.device) -> None:
-        super().__init__(settings, way, shot, device)
-        self.model = Conv4(settings.width, settings.downsample).to(device)
+    def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
+        super().__init__(settings, problem, device)
+        self.model = Conv4(
+            settings.width, settings.downsample, channels=problem.channels, size=problem.size
+        ).to(device)  # fmt: skip
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
         self.shape = Shape(tasks=1, way=settings.way, shot=settings.shot, queries=settings.queries)
 
@@ -43,7 +44,7 @@ class Prototypes(Method):
         self.model.eval()
         return self.model(images)
 
-    def predict(self, support: Tensor, query: Tensor) -> Tensor:
+    def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
         prototypes = support.mean(2)
         queries = query.flatten(1, 2)
         # |q − p|² without the |q|² that all classes share

@@ -9,79 +9,98 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
+from fewlabel import device as devices
 from fewlabel.episodes import Shape
-from fewlabel.methods.base import Method, labels
+from fewlabel.methods.base import Method, Problem, Weights, each_task, labels
 from fewlabel.models.conv4 import Conv4
 from fewlabel.params import Reptile as Settings
 
-Weights = dict[str, Tensor]
 BETA2 = 0.999  # of the inner Adam
 
 
 class Reptile(Method):
-    transductive = True  # batch norm sees the whole query set
+    modes = (True, False)  # batch norm sees the whole query set, or one query at a time
     way_parameter = "cells.tasks"
     shot_parameter = "reptile.train_shots"
 
-    def __init__(self, settings: Settings, way: int, shot: int, device: torch.device) -> None:
-        super().__init__(settings, way, shot, device)
-        self.model = Conv4(settings.width, settings.downsample, way, running_statistics=False).to(device)
-        self.shape = Shape(settings.meta_batch, way, settings.train_shots, queries=0)
+    model: Conv4
+
+    def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
+        super().__init__(settings, problem, device)
+        self.stacked = device.type == "cuda"  # all tasks at once; on a CPU a thread a core, each with one task
+        self.model = Conv4(
+            settings.width, settings.downsample, problem.way, False, problem.channels, problem.size
+        ).to(device)  # fmt: skip
+        self.shape = Shape(settings.meta_batch, problem.way, settings.train_shots, queries=0)
 
     def step(self, support: Tensor, query: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        weights, settings = self._weights(), self.settings
-        ends: list[Weights] = []
-        numbers: list[Tensor] = []
-        for images in support.flatten(1, 2):
-            batches = minibatches(len(images), settings.inner_batch, settings.inner_steps, generator)
-            end, *last = self.adapt(weights, images, batches)
-            ends.append(end)
-            numbers.append(torch.stack(last))
-        fraction = settings.outer_step * (1 - done)
+        ends, losses, accuracies = self._adapt_all(support.flatten(1, 2), self.settings.inner_steps, generator)
+        moves = [end.mean(0) for end in ends.values()]
+        numbers = [losses.mean(), accuracies.mean()]
+        devices.average([*moves, *numbers])
+        fraction = self.settings.outer_step * (1 - done)
         with torch.no_grad():
-            for name, weight in self.model.named_parameters():
-                weight.lerp_(torch.stack([end[name] for end in ends]).mean(0), fraction)
-        loss, accuracy = torch.stack(numbers).mean(0)
-        return loss, accuracy
+            torch._foreach_lerp_(list(self.model.parameters()), moves, fraction)
+        return numbers[0], numbers[1]
 
-    def predict(self, support: Tensor, query: Tensor) -> Tensor:
-        weights = self._weights()
-        logits = []
-        generator = torch.Generator().manual_seed(0)
-        for images, queries in zip(support.flatten(1, 2), query.flatten(1, 2), strict=True):
-            batches = minibatches(len(images), self.settings.inner_batch, self.settings.test_inner_steps, generator)
-            adapted, _, _ = self.adapt(weights, images, batches)
-            logits.append(functional_call(self.model, adapted, queries))
-        return torch.stack(logits)
+    def predict(self, support: Tensor, query: Tensor, transductive: bool = True) -> Tensor:
+        images, queries = support.flatten(1, 2), query.flatten(1, 2)
+        ends, _, _ = self._adapt_all(images, self.settings.test_inner_steps, torch.Generator().manual_seed(0))
 
-    def _weights(self) -> Weights:
-        return {name: weight.detach() for name, weight in self.model.named_parameters()}
+        def task(weights: Weights, images: Tensor, queries: Tensor) -> Tensor:
+            if transductive:
+                return self.model.functional(weights, queries)
+            return self.model.one_at_a_time(weights, images, queries)
+
+        if self.stacked:
+            return torch.vmap(task)(ends, images, queries)
+        numbers = torch.arange(len(images))
+        return torch.stack(
+            each_task(lambda i: task({name: end[i] for name, end in ends.items()}, images[i], queries[i]), numbers)
+        )
+
+    def _adapt_all(self, images: Tensor, steps: int, generator: torch.Generator) -> tuple[Weights, Tensor, Tensor]:
+        """`adapt` for every task (E, way x shots, ...): its results with a leading axis E."""
+        weights, size = self.model.weights(), self.settings.inner_batch
+        batches = torch.stack([minibatches(images.shape[1], size, steps, generator) for _ in images])
+        if self.stacked:
+            copies = {name: weight.expand(len(images), *weight.shape) for name, weight in weights.items()}
+            return self.adapt(copies, images, batches)
+        ends, losses, accuracies = zip(
+            *each_task(lambda task, batch: self.adapt(weights, task, batch), images, batches), strict=True
+        )
+        stacked = {name: torch.stack([end[name] for end in ends]) for name in weights}
+        return stacked, torch.stack(losses), torch.stack(accuracies)
 
     def adapt(self, weights: Weights, images: Tensor, batches: Tensor) -> tuple[Weights, Tensor, Tensor]:
         """Weights after one step on each minibatch of a task's images (way x shots, ...); and the loss and accuracy
-        on the last minibatch, before its step. The weights given are left as they are.
+        on the last minibatch, before its step. The weights given are left as they are. All may have a leading axis of
+        tasks.
 
         Args:
             batches: (steps, inner batch), which images.
         """
-        targets = labels(1, self.way, len(images) // self.way, images.device)[0]
+        way, batches = self.problem.way, batches.to(images.device)
+        targets = labels(1, way, images.shape[batches.dim() - 2] // way, images.device)[0]
+        forward, take = self.model.functional, torch.Tensor.__getitem__
+        if self.stacked:
+            forward, take = torch.vmap(forward), torch.vmap(take)
         weights = {name: weight.clone() for name, weight in weights.items()}
         values = list(weights.values())
         squares = [torch.zeros_like(value) for value in values]
         with torch.enable_grad():
-            for step, batch in enumerate(batches.to(images.device), start=1):
+            for step, batch in enumerate(batches.unbind(-2), start=1):
                 for value in values:
                     value.requires_grad_()
-                logits = functional_call(self.model, weights, images[batch])
-                loss = F.cross_entropy(logits, targets[batch])
-                gradients = torch.autograd.grad(loss, values)
+                logits = forward(weights, take(images, batch))
+                losses = F.cross_entropy(logits.movedim(-1, 1), targets[batch], reduction="none").mean(-1)
+                gradients = torch.autograd.grad(losses.sum(), values)
                 for value in values:
                     value.requires_grad_(False)
                 self._descend(values, list(gradients), squares, step)
-        accuracy = (logits.argmax(1) == targets[batch]).float().mean()
-        return weights, loss.detach(), accuracy
+        accuracies = (logits.argmax(-1) == targets[batch]).float().mean(-1)
+        return weights, losses.detach(), accuracies
 
     def _descend(self, values: list[Tensor], gradients: list[Tensor], squares: list[Tensor], step: int) -> None:
         """One inner step in place: plain SGD, or Adam with β₁ = 0, as the paper ran it."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewlabel.episodes import Shape
-from fewlabel.methods.base import Method, accuracies, cosine, descend
+from fewlabel.methods.base import Method, Problem, accuracies, cosine, descend
 from fewlabel.models.conv4 import Conv4
 from fewlabel.params import Siamese as Settings
 
@@ -37,16 +37,16 @@ class SiameseNetwork(nn.Module):
 
 
 class Siamese(Method):
-    transductive = False
     way_parameter = "siamese.classes"
     shot_parameter = "siamese.drawings"
 
     model: SiameseNetwork
     optimizer: torch.optim.Optimizer
 
-    def __init__(self, settings: Settings, way: int, shot: int, device: torch.device) -> None:
-        super().__init__(settings, way, shot, device)
-        self.model = SiameseNetwork(Conv4(settings.width, settings.downsample)).to(device)
+    def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
+        super().__init__(settings, problem, device)
+        tower = Conv4(settings.width, settings.downsample, channels=problem.channels, size=problem.size)
+        self.model = SiameseNetwork(tower).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
         self.shape = Shape(tasks=1, way=settings.classes, shot=settings.drawings, queries=0)
 
@@ -70,7 +70,7 @@ class Siamese(Method):
         logits = self.model.similarity(query.flatten(1, 2), support.flatten(1, 2))
         return logits.unflatten(2, support.shape[1:3])  # (E, way x queries, way, shot)
 
-    def predict(self, support: Tensor, query: Tensor) -> Tensor:
+    def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
         """The mean similarity (logit of "the same class") to each class's supports."""
         return self._pairs(support, query).mean(3)
 

@@ -1,0 +1,124 @@
+"""Convolution and batch norm + ReLU with the values and gradients of torch's own, and cheaper second derivatives.
+
+MAML differentiates through gradients. torch's double backward of a convolution transposes and dilates its operands,
+and that of batch norm is some forty elementary operations. Here the second derivative of a convolution is three
+convolutions of the ordinary kind, and that of the norm follows the closed form. Second derivatives only: a third, or
+`vmap`, is refused by torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+def convolution(images: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """3x3 convolution, padding 1, no bias: (n, c, h, w) and (out, c, 3, 3) → (n, out, h / stride, w / stride)."""
+    return _Convolution.apply(images, weight, stride)
+
+
+def norm_relu(images: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """ReLU of batch norm by the statistics of the batch at hand: (n, c, h, w), (c,), (c,) → (n, c, h, w)."""
+    return _NormRelu.apply(images, gain, shift)
+
+
+def _convolve(images: Tensor, weight: Tensor, stride: int) -> Tensor:
+    return torch.convolution(images, weight, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1)
+
+
+def _backward(gradient: Tensor, images: Tensor, weight: Tensor, stride: int, which: list[bool]) -> list[Tensor]:
+    """Gradients of images and weight; those not asked for are undefined."""
+    return torch.ops.aten.convolution_backward(
+        gradient, images, weight, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1, [*which, False]
+    )[:2]
+
+
+class _Convolution(Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.stride = stride
+        return _convolve(images, weight, stride)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        return *_ConvolutionBackward.apply(gradient, *ctx.saved_tensors, ctx.stride, ctx.needs_input_grad[0]), None
+
+
+class _ConvolutionBackward(Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, images: Tensor, weight: Tensor, stride: int, of_images: bool) -> Any:
+        ctx.save_for_backward(gradient, images, weight)
+        ctx.stride = stride
+        ctx.set_materialize_grads(False)
+        return tuple(_backward(gradient, images, weight, stride, [of_images, True]))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_images: Tensor | None, to_weight: Tensor | None) -> tuple[Any, ...]:
+        gradient, images, weight = ctx.saved_tensors
+        of_gradient = of_images = of_weight = None
+        if to_weight is not None:
+            of_gradient = _convolve(images, to_weight, ctx.stride)
+            if ctx.needs_input_grad[1]:
+                of_images = _backward(gradient, images, to_weight, ctx.stride, [True, False])[0]
+        if to_images is not None:
+            through = _convolve(to_images, weight, ctx.stride)
+            of_gradient = through if of_gradient is None else of_gradient.add_(through)
+            of_weight = _backward(gradient, to_images, weight, ctx.stride, [False, True])[1]
+        return of_gradient, of_images, of_weight, None, None
+
+
+class _NormRelu(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        normed, mean, inverse = torch.native_batch_norm(x, gain, shift, None, None, True, 0.1, 1e-5)
+        out = normed.relu_()
+        ctx.save_for_backward(x, gain, out, mean, inverse)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        return _NormReluBackward.apply(gradient, *ctx.saved_tensors)
+
+
+class _NormReluBackward(Function):
+    """In the names of Ioffe and Szegedy 2015: x̂ = (x − μ) / σ, and per channel, with a the gradient that the ReLU lets
+    through, x̄ = γ/σ (a − mean(a) − x̂ mean(a x̂)), γ̄ = Σ a x̂, β̄ = Σ a. Its own backward differentiates these three."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, gain: Tensor, out: Tensor, mean: Tensor, inverse: Tensor) -> Any:
+        a = torch.ops.aten.threshold_backward(gradient, out, 0)
+        of_x, of_gain, of_shift = torch.ops.aten.native_batch_norm_backward(
+            a, x, gain, None, None, mean, inverse, True, 1e-5, [True, True, True]
+        )
+        ctx.save_for_backward(a, x, gain, out, mean, inverse, of_x, of_gain)
+        return of_x, of_gain, of_shift
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_x: Tensor, to_gain: Tensor, to_shift: Tensor) -> tuple[Any, ...]:
+        a, x, gain, out, mean, inverse, of_x, of_gain = ctx.saved_tensors
+        rows, shape = x.numel() // x.shape[1], x.permute(0, 2, 3, 1).shape
+
+        def flat(t: Tensor) -> Tensor:
+            return t.permute(0, 2, 3, 1).reshape(rows, -1)
+
+        def like_x(t: Tensor) -> Tensor:
+            return t.view(shape).permute(0, 3, 1, 2)
+
+        a, to_x, of_x, out = flat(a), flat(to_x), flat(of_x), flat(out)
+        normed, scale = (flat(x) - mean) * inverse, gain * inverse
+        along = (to_x * normed).mean(0)  # mean(to_x x̂)
+        inner = (to_x * of_x).sum(0)  # what scaling by γ/σ is worth
+        of_a = torch.addcmul(to_shift - scale * to_x.mean(0), to_x, scale).addcmul_(normed, to_gain - scale * along)
+        of_gradient = torch.ops.aten.threshold_backward(of_a, out, 0)
+        of_normed = a * (to_gain - scale * along) - to_x * (scale * of_gain / rows)
+        of_images = of_normed - of_normed.mean(0) - normed * ((of_normed * normed).mean(0) + inner / rows)
+        # ∂x̄/∂γ is x̄ / γ, written so that γ may be 0
+        of_scale = (to_x * (a - a.mean(0) - normed * (of_gain / rows))).sum(0) * inverse
+        return like_x(of_gradient), like_x(of_images.mul_(inverse)), of_scale, None, None, None
