@@ -26,7 +26,7 @@ from stages.common import launch, run_facts, whole_folder, write_json
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("method", choices=["siamese", "prototypes", "maml", "reptile"])
+    parser.add_argument("method", choices=["siamese", "prototypes", "nearest_mean", "maml", "reptile"])
     parser.add_argument("split", choices=["lake", "vinyals"])
     parser.add_argument("--task")
     parser.add_argument("--seed", type=int, default=0)

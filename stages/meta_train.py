@@ -22,7 +22,7 @@ VALIDATION_TASK = "20w1s"  # where a method has no task of its own: the hardest 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("method", choices=["siamese", "prototypes", "maml", "reptile"])
+    parser.add_argument("method", choices=["siamese", "prototypes", "nearest_mean", "maml", "reptile"])
     parser.add_argument("split", choices=["lake", "vinyals"])
     parser.add_argument("--task")
     parser.add_argument("--seed", type=int, default=0)

@@ -15,12 +15,13 @@ from fewlabel.intervals import mean_interval
 from fewlabel.methods import base
 from fewlabel.methods.base import Problem
 
-METHODS = ["siamese", "prototypes", "maml", "reptile"]
+METHODS = ["siamese", "prototypes", "nearest_mean", "maml", "reptile"]
 CPU = torch.device("cpu")
 COMMON = {"width": 8, "downsample": "stride", "patience": None}
 OWN: dict[str, dict[str, Any]] = {
     "siamese": {"classes": 8, "drawings": 4, "lr": 0.001},
     "prototypes": {"way": 8, "shot": 1, "queries": 2, "lr": 0.001},
+    "nearest_mean": {"classes": 8, "drawings": 2, "lr": 0.001},
     "maml": {"meta_batch": 2, "queries": 2, "inner_lr": 0.4, "inner_steps": 1, "test_inner_steps": 1,
              "outer_lr": 0.001, "outer_schedule": "cosine", "first_order": False, "second_order_from": 0.5,
              "multi_step_loss": True, "learn_inner_lr": True, "anil": False},
@@ -31,7 +32,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 def settings_of(name: str, iterations: int = 8, validate_every: int = 3, **changes: Any) -> Any:
     values = COMMON | OWN[name] | {"iterations": iterations, "validate_every": validate_every} | changes
-    return getattr(params, name.capitalize())(**{"checkpoint_every": 2} | values)
+    return getattr(params, name.title().replace("_", ""))(**{"checkpoint_every": 2} | values)
 
 
 def glyphs(classes: int = 12, seed: int = 0) -> Tensor:

@@ -84,7 +84,7 @@ def train(
             generator = episodes.generator(seed, step)
             indices = episodes.sample(method.shape, len(table), generator)
             support, query = map(episodes.as_float, episodes.gather(table, indices))
-            loss, accuracy = method.step(support, query, step / settings.iterations, generator)
+            loss, accuracy = method.step(support, query, indices.classes, step / settings.iterations, generator)
             state["step"] = step = step + 1
             bar.update()
             validate = step % settings.validate_every == 0 or step == settings.iterations

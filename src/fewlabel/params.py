@@ -38,7 +38,7 @@ class Cells(Section):
     """Which cells of the DAG's matrices exist. Read by dvc.yaml and by `compare`."""
 
     splits: list[Literal["lake", "vinyals"]] = Field(min_length=1)
-    metric_methods: list[Literal["siamese", "prototypes"]] = Field(min_length=1)
+    metric_methods: list[Literal["siamese", "prototypes", "nearest_mean"]] = Field(min_length=1)
     gradient_methods: list[Literal["maml", "reptile"]] = Field(min_length=1)
     tasks: list[Task] = Field(min_length=1)
     few_shot_seeds: list[Seed] = Field(min_length=1)
@@ -95,6 +95,14 @@ class Prototypes(Training):
     way: Annotated[int, Field(ge=2, le=512)]
     shot: Annotated[int, Field(ge=1, le=DRAWINGS_PER_CLASS - 1)]
     queries: Annotated[int, Field(ge=1, le=DRAWINGS_PER_CLASS - 1)]
+    lr: Rate
+
+
+class NearestMean(Training):
+    width: Annotated[int, Field(ge=1, le=1024)]
+    downsample: Literal["stride", "pool"]
+    classes: Annotated[int, Field(ge=2, le=4096)]
+    drawings: Annotated[int, Field(ge=1, le=DRAWINGS_PER_CLASS)]
     lr: Rate
 
 
@@ -188,6 +196,7 @@ class Params(Section):
     episodes: Episodes
     siamese: Siamese
     prototypes: Prototypes
+    nearest_mean: NearestMean
     maml: Maml
     reptile: Reptile
     pretrain_rotation: PretrainRotation

@@ -189,5 +189,5 @@ def test_own_weights_move_in_the_outer_step_alone() -> None:
     before = copies(method)
     method.predict(*some_episodes())
     assert all(torch.equal(a, b) for a, b in zip(before, method.model.conv4.parameters(), strict=True))
-    method.step(*some_episodes(), done=0.0, generator=torch.Generator())
+    method.step(*some_episodes(), classes=torch.empty(0), done=0.0, generator=torch.Generator())
     assert not all(torch.equal(a, b) for a, b in zip(before, method.model.conv4.parameters(), strict=True))

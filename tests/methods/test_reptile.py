@@ -55,7 +55,7 @@ def by_hand(numbers: list[float], steps: int) -> tuple[float, float]:
 @pytest.mark.parametrize(("done", "fraction"), [(0.0, 0.5), (0.75, 0.125)])
 def test_the_update_by_hand(done: float, fraction: float) -> None:
     method = a_method()
-    method.step(TASKS[..., None], torch.empty(0), done, torch.Generator().manual_seed(0))
+    method.step(TASKS[..., None], torch.empty(0), torch.empty(0), done, torch.Generator().manual_seed(0))
     ends = [by_hand(task.flatten().tolist(), 3) for task in TASKS]
     for value, start, index in ((method.model.a, 0.5, 0), (method.model.b, -0.25, 1)):
         mean_end = (ends[0][index] + ends[1][index]) / 2
@@ -79,7 +79,7 @@ def test_all_tasks_at_once_and_one_after_the_other_adapt_alike(optimizer: str) -
         method.model.double()
         method.stacked = stacked
         images = torch.rand(3, 2, 2, 1, 28, 28, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        method.step(images, torch.empty(0), 0.0, torch.Generator().manual_seed(2))
+        method.step(images, torch.empty(0), torch.empty(0), 0.0, torch.Generator().manual_seed(2))
         ends.append([*method.model.parameters(), *(method.predict(images, images, mode) for mode in method.modes)])
     for one, other in zip(*ends, strict=True):
         torch.testing.assert_close(one, other)

@@ -34,7 +34,7 @@ def test_all_pairs_of_a_batch_count_and_both_kinds_half(method: Siamese) -> None
             (same if i // 2 == j // 2 else different).append(-(p if i // 2 == j // 2 else 1 - p).log())
     assert (len(same), len(different)) == (3, 12)
     expected = (torch.stack(same).mean() + torch.stack(different).mean()) / 2
-    loss, _ = method.step(images, torch.empty(0), 0.0, torch.Generator())
+    loss, _ = method.step(images, torch.empty(0), torch.empty(0), 0.0, torch.Generator())
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 

@@ -56,11 +56,14 @@ class Method:
         """
         self.settings, self.problem, self.device = settings, problem, device
 
-    def step(self, support: Tensor, query: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def step(
+        self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """One meta-training step; → loss and accuracy, scalars on the device.
 
         Args:
             support, query: float images (E, way, n, channels, size, size) of `shape`.
+            classes: (E, way), which of the training classes.
             done: fraction of the training that lies behind, for schedules.
             generator: on the CPU, for whatever else is random.
         """

@@ -43,7 +43,9 @@ class Maml(Method):
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.outer_lr)
         self.shape = Shape(settings.meta_batch, problem.way, problem.shot, settings.queries)
 
-    def step(self, support: Tensor, query: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def step(
+        self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         loss, accuracy = self.outer_gradient(support, query, done)
         factor = cosine(done) if self.settings.outer_schedule == "cosine" else 1.0
         descend(self.optimizer, self.settings.outer_lr * factor)

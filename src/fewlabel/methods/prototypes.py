@@ -29,7 +29,9 @@ class Prototypes(Method):
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
         self.shape = Shape(tasks=1, way=settings.way, shot=settings.shot, queries=settings.queries)
 
-    def step(self, support: Tensor, query: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def step(
+        self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         self.model.train()
         images = torch.cat([support, query], dim=2)
         features = self.model(images.flatten(0, 2)).unflatten(0, images.shape[:3])

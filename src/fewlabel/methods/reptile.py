@@ -34,7 +34,9 @@ class Reptile(Method):
         ).to(device)  # fmt: skip
         self.shape = Shape(settings.meta_batch, problem.way, settings.train_shots, queries=0)
 
-    def step(self, support: Tensor, query: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def step(
+        self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         ends, losses, accuracies = self._adapt_all(support.flatten(1, 2), self.settings.inner_steps, generator)
         moves = [end.mean(0) for end in ends.values()]
         numbers = [losses.mean(), accuracies.mean()]

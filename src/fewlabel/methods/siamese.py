@@ -50,7 +50,9 @@ class Siamese(Method):
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
         self.shape = Shape(tasks=1, way=settings.classes, shot=settings.drawings, queries=0)
 
-    def step(self, support: Tensor, query: Tensor, done: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def step(
+        self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         self.model.train()
         features = self.model.tower(support.flatten(0, 2))
         classes = torch.arange(support.shape[1], device=self.device).repeat_interleave(support.shape[2])

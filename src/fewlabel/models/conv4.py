@@ -85,14 +85,18 @@ class Conv4(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
+        x = self.features_of(images)
+        return x if self.head is None else self.head(x)
+
+    def features_of(self, images: Tensor) -> Tensor:
+        """What the head sees: (n, features)."""
         x = images
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = convolution(x)
             if self.pool:
                 x = F.max_pool2d(x, 2)
             x = F.relu(norm(x))
-        x = x.flatten(1)
-        return x if self.head is None else self.head(x)
+        return x.flatten(1)
 
     def weights(self) -> Weights:
         """The parameters by name, without their history: what `functional` takes."""
