@@ -57,6 +57,30 @@ def peak_memory_mib(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
 
 
+def launch_processes(count: int) -> None:
+    """Run this program anew as `count` processes under ``torchrun``, unless it is one of them or one is asked for."""
+    if count > 1 and "WORLD_SIZE" not in os.environ:
+        program = sys.modules["__main__"].__spec__
+        name = ["-m", program.name] if program else [sys.argv[0]]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *torchrun, *name, *sys.argv[1:]])
+
+
+def join_processes(device: torch.device) -> int:
+    """Join the processes that ``torchrun`` started, if it did; → this one's rank, 0 when it is alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share() -> slice:
+    """Which of a step's tasks are this process's."""
+    return slice(dist.get_rank(), None, dist.get_world_size()) if dist.is_initialized() else slice(None)
+
+
 def average(tensors: list[torch.Tensor]) -> None:
     """In place, the mean over the processes that ``torchrun`` started; of one process, the tensors as they are."""
     if dist.is_initialized():

@@ -47,6 +47,10 @@ class Indices:
     support: Tensor
     query: Tensor
 
+    def part(self, which: slice) -> Indices:
+        """Some of the episodes."""
+        return Indices(self.classes[which], self.support[which], self.query[which])
+
     def chunks(self, size: int) -> list[Indices]:
         parts = (self.classes.split(size), self.support.split(size), self.query.split(size))
         return [Indices(*part) for part in zip(*parts, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fewlabel import device as devices
 from fewlabel import episodes
 from fewlabel.checkpoint import Checkpoint
 from fewlabel.episodes import Indices
@@ -83,6 +84,7 @@ def train(
                 break  # the validation loss has not improved for that many steps
             generator = episodes.generator(seed, step)
             indices = episodes.sample(method.shape, len(table), generator)
+            indices = indices.part(devices.share())
             support, query = map(episodes.as_float, episodes.gather(table, indices))
             loss, accuracy = method.step(support, query, indices.classes, step / settings.iterations, generator)
             state["step"] = step = step + 1

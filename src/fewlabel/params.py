@@ -24,6 +24,7 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Epochs = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Processes = Annotated[int, Field(ge=1, le=64)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Task = Annotated[str, Field(pattern=r"^[1-9]\d{0,3}w[1-9]\d?s$")]
 
@@ -106,6 +107,11 @@ class NearestMean(Training):
     lr: Rate
 
 
+def _check_processes(section: str, meta_batch: int, processes: int) -> None:
+    if meta_batch % processes:
+        raise ValueError(f"{section}.processes = {processes} must divide {section}.meta_batch = {meta_batch}")
+
+
 class Maml(Training):
     width: Annotated[int, Field(ge=1, le=1024)]
     downsample: Literal["stride", "pool"]
@@ -121,6 +127,12 @@ class Maml(Training):
     multi_step_loss: bool
     learn_inner_lr: bool
     anil: bool
+    processes: Processes
+
+    @model_validator(mode="after")
+    def _tasks_for_every_process(self) -> Maml:
+        _check_processes("maml", self.meta_batch, self.processes)
+        return self
 
 
 class Reptile(Training):
@@ -133,7 +145,13 @@ class Reptile(Training):
     inner_lr: Rate
     inner_steps: Annotated[int, Field(ge=1, le=1000)]
     test_inner_steps: Annotated[int, Field(ge=1, le=1000)]
+    processes: Processes
     outer_step: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _tasks_for_every_process(self) -> Reptile:
+        _check_processes("reptile", self.meta_batch, self.processes)
+        return self
 
 
 class PretrainRotation(Section):

@@ -19,7 +19,7 @@ def a_method(inner_steps: int, vmapped: bool | None = None, **changes: Any) -> M
         "width": 3, "downsample": "stride", "meta_batch": TASKS, "queries": QUERIES, "inner_lr": 0.3,
         "inner_steps": inner_steps, "test_inner_steps": 2, "outer_lr": 0.01, "outer_schedule": "cosine",
         "first_order": False, "second_order_from": 0.0, "multi_step_loss": False, "learn_inner_lr": False,
-        "anil": False, "iterations": 1, "validate_every": 1, "checkpoint_every": 1, "patience": None,
+        "anil": False, "processes": 1, "iterations": 1, "validate_every": 1, "checkpoint_every": 1, "patience": None,
     }  # fmt: skip
     torch.manual_seed(0)
     method = Maml(Settings(**values | changes), Problem(WAY, SHOT, 9), torch.device("cpu"), vmapped)

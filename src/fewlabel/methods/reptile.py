@@ -37,18 +37,22 @@ class Reptile(Method):
     def step(
         self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        ends, losses, accuracies = self._adapt_all(support.flatten(1, 2), self.settings.inner_steps, generator)
+        settings, images = self.settings, support.flatten(1, 2)
+        draws = [settings.inner_batch, settings.inner_steps, generator]
+        batches = torch.stack([minibatches(images.shape[1], *draws) for _ in range(settings.meta_batch)])
+        ends, losses, accuracies = self._adapt_all(images, batches[devices.share()])
         moves = [end.mean(0) for end in ends.values()]
         numbers = [losses.mean(), accuracies.mean()]
         devices.average([*moves, *numbers])
-        fraction = self.settings.outer_step * (1 - done)
+        fraction = settings.outer_step * (1 - done)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.model.parameters()), moves, fraction)
         return numbers[0], numbers[1]
 
     def predict(self, support: Tensor, query: Tensor, transductive: bool = True) -> Tensor:
         images, queries = support.flatten(1, 2), query.flatten(1, 2)
-        ends, _, _ = self._adapt_all(images, self.settings.test_inner_steps, torch.Generator().manual_seed(0))
+        draws = [self.settings.inner_batch, self.settings.test_inner_steps, torch.Generator().manual_seed(0)]
+        ends, _, _ = self._adapt_all(images, torch.stack([minibatches(images.shape[1], *draws) for _ in images]))
 
         def task(weights: Weights, images: Tensor, queries: Tensor) -> Tensor:
             if transductive:
@@ -62,10 +66,9 @@ class Reptile(Method):
             each_task(lambda i: task({name: end[i] for name, end in ends.items()}, images[i], queries[i]), numbers)
         )
 
-    def _adapt_all(self, images: Tensor, steps: int, generator: torch.Generator) -> tuple[Weights, Tensor, Tensor]:
+    def _adapt_all(self, images: Tensor, batches: Tensor) -> tuple[Weights, Tensor, Tensor]:
         """`adapt` for every task (E, way x shots, ...): its results with a leading axis E."""
-        weights, size = self.model.weights(), self.settings.inner_batch
-        batches = torch.stack([minibatches(images.shape[1], size, steps, generator) for _ in images])
+        weights = self.model.weights()
         if self.stacked:
             copies = {name: weight.expand(len(images), *weight.shape) for name, weight in weights.items()}
             return self.adapt(copies, images, batches)
