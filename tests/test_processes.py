@@ -47,10 +47,9 @@ def test_two_processes_make_the_step_of_one(name: str, tmp_path: Path) -> None:
     results = []
     for processes, tasks in ((1, 4), (2, 2)):
         path = tmp_path / f"{processes}.safetensors"
-        done = subprocess.run(
-            [sys.executable, str(script), name, str(processes), str(path)],
-            cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "PATH": "/usr/bin:/bin"},
-        )  # fmt: skip
+        command = [sys.executable, str(script), name, str(processes), str(path)]
+        environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.strip() == f"{tasks} tasks of mine"
         results.append(load_file(path))
