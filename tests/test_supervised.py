@@ -99,7 +99,7 @@ def test_one_step_of_the_loop_against_plain_sgd() -> None:
     train(network, batch, measure, recipe(steps=1, evaluate_every=10))
     optimiser = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
     inputs, labels = batch(0)
-    nn.functional.cross_entropy(plain(inputs), labels).backward()
+    nn.functional.cross_entropy(supervised.forward(plain, inputs), labels).backward()
     optimiser.step()
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(network.state_dict()[name], value)

@@ -1,7 +1,8 @@
-"""The accelerator: the only module that asks "is there a GPU?"."""
+"""The accelerator and the precision: the only module that asks "is there a GPU?", "does it compute in bfloat16?"."""
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from pathlib import Path
@@ -21,6 +22,19 @@ def pick(name: str) -> torch.device:
     return torch.device("cuda" if use_cuda else "cpu")
 
 
+@functools.cache
+def precision(device: torch.device) -> str:
+    """``bf16`` where the hardware multiplies bfloat16 (a GPU since Ampere, a CPU with AVX-512 BF16), else ``fp32``."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    return "bf16" if "avx512_bf16" in _cpuinfo("flags").split() else "fp32"
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """A block whose convolutions and matrix products run at `precision`; weights and their updates stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(device) == "bf16")
+
+
 def describe(device: torch.device) -> str:
     """What a table prints beside a number: ``NVIDIA H100`` or ``AMD EPYC, 2 cores``."""
     if device.type == "cuda":
@@ -34,9 +48,14 @@ def peak_memory_mib(device: torch.device) -> float | None:
 
 
 def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first core; empty elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
+            if line.startswith(key):
                 return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return ""
