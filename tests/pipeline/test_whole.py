@@ -56,7 +56,7 @@ def test_a_few_shot_number_is_the_mean_of_its_episodes_with_its_interval(finishe
 def test_figures_and_curves_are_there(finished) -> None:
     figures = {path.name for path in (finished.folder / "metrics" / "figures").iterdir()}
     assert {"accuracy_by_method.png", "few_shot_curves.png", "label_efficiency.png"} <= figures
-    curve = pd.read_csv(finished.folder / "metrics" / "curves" / "cifar10-20-per-class.csv")
+    curve = pd.read_csv(finished.folder / "metrics" / "curves" / "cifar10-20-0.csv")
     assert {"step", "scratch_test_accuracy", "rotation_test_accuracy"} <= set(curve.columns)
     page = finished.run(["dvc", "plots", "show", "--out", "plots"])
     assert Path(finished.folder / "plots" / "index.html").exists(), page.stdout
