@@ -89,7 +89,7 @@ def draw(
     folder.mkdir()
     cell = settings.cells.label_cells[0]
     starts = {start: supervised[f"{start}-{cell}"] for start in leaderboard.FINETUNE_STARTS}
-    figures.save(figures.accuracy_by_method(table), folder / "accuracy_by_method.png")
+    figures.save(figures.accuracy_by_method(leaderboard.over_seeds(table)), folder / "accuracy_by_method.png")
     figures.save(figures.few_shot_curves(few_shot), folder / "few_shot_curves.png")
     figures.save(figures.rotation_against_supervised(starts, cell), folder / "rotation_against_supervised.png")
     figures.save(figures.label_efficiency(table), folder / "label_efficiency.png")

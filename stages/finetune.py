@@ -31,23 +31,19 @@ CHUNK = 1000  # images per forward pass when measuring
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("start", choices=["scratch", "rotation", "rotation-frozen-early", "rotation-frozen-last"])
-    parser.add_argument("cell", type=params.parse_label_cell, help="labels per class and seed, as in 20-0")
+    parser.add_argument("cell", help="labels per class and seed, as in 20-0")
     parser.add_argument("--validate", action="store_true", help="measure on held-out training images, write nothing")
     arguments = parser.parse_args()
     everything = params.load()
     settings = everything.finetune
-    start, (per_class, seed) = arguments.start, arguments.cell
+    start, (per_class, seed) = arguments.start, params.parse_label_cell(arguments.cell)
     on = device.pick(everything.device)
     cell = f"{start}-{per_class}-{seed}{'-validate' if arguments.validate else ''}"
     print(f"finetune {cell} on {device.describe(on)}")
     depends = settings.model_dump() | {"start": start, "labels": per_class, "seed": seed}
     with tracking.start("finetune", depends) as run:
         data = cifar10.load(DATA)
-        images, labels = torch.from_numpy(data.train_images), torch.from_numpy(data.train_labels).long()
-        test, test_labels = torch.from_numpy(data.test_images), torch.from_numpy(data.test_labels).long()
-        if arguments.validate:
-            test, test_labels = images[-HELD_OUT:], labels[-HELD_OUT:]
-            images, labels = images[:-HELD_OUT], labels[:-HELD_OUT]
+        images, labels, test, test_labels = split(data, arguments.validate)
         chosen = label_subsets.nested_subset(labels, per_class, seed)
         images, labels, test = images[chosen].to(on), labels[chosen].to(on), test[: settings.test_images].to(on)
         test_labels = test_labels[: settings.test_images]
@@ -115,6 +111,14 @@ def main() -> None:
                 out / "run.json", run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
             )
         checkpoint.remove()
+
+
+def split(data: cifar10.Cifar10, validate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images and labels to train on, and those to measure: the test images, or held-out training images."""
+    images, labels = torch.from_numpy(data.train_images), torch.from_numpy(data.train_labels).long()
+    if validate:
+        return images[:-HELD_OUT], labels[:-HELD_OUT], images[-HELD_OUT:], labels[-HELD_OUT:]
+    return images, labels, torch.from_numpy(data.test_images), torch.from_numpy(data.test_labels).long()
 
 
 def build(start: str, settings: params.Finetune, stem: resnet.Stem, seed: int) -> Classifier:

@@ -125,5 +125,5 @@ def test_any_value_anywhere_is_taken_or_refused_in_one_line(path: str, value: ob
 def test_a_label_cell() -> None:
     assert params.parse_label_cell("1000-2") == (1000, 2)
     for wrong in ("20", "0-0", "20-", "5001-0", "20-0-1"):
-        with pytest.raises(ValueError, match="as in 20-0"):
+        with pytest.raises(UserError, match="as in 20-0"):
             params.parse_label_cell(wrong)

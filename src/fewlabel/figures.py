@@ -24,6 +24,8 @@ COLOURS = {
     "rotation-frozen-last": "#CC79A7",
     "finetune": "#0072B2",
     "frozen": "#E69F00",
+    "small-scratch": "#999999",
+    "small-rotation": "#56B4E9",
 }
 MARKERS = {"scratch": "s", "rotation": "o", "rotation-frozen-early": "^", "rotation-frozen-last": "v"}
 MARKERS |= {"siamese": "o", "prototypes": "s", "maml": "^"}
@@ -49,7 +51,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def accuracy_by_method(table: pd.DataFrame) -> Figure:
-    """Accuracy with its 95 % interval, one line per method and protocol; the published value as a hollow diamond."""
+    """Accuracy with its 95 % interval, one line per method and protocol; the published value as a hollow diamond.
+
+    Args:
+        table: of `leaderboard.over_seeds`.
+    """
     table = table[table["metric"] == "accuracy"]
     families = list(dict.fromkeys(table["family"]))
     heights = [len(table[table["family"] == family].groupby(["protocol", "method"])) for family in families]
@@ -67,10 +73,8 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
         for _, rows in part.groupby(["protocol", "method"], sort=False):
             y, method = len(labels), rows["method"].iloc[0]
             labels.append(f"{method}  {rows['protocol'].iloc[0]}")
-            colour = COLOURS.get(method, SPARE)
-            for _, row in rows.iterrows():  # one point per seed
-                low, high = row["value"] - row["ci95_low"], row["ci95_high"] - row["value"]
-                axis.errorbar(row["value"], y, xerr=[[low], [high]], fmt="o", ms=5, color=colour, capsize=3, lw=1.5)
+            low, high = rows["value"] - rows["ci95_low"], rows["ci95_high"] - rows["value"]
+            axis.errorbar(rows["value"], y, xerr=[low, high], fmt="o", ms=5, color=_colour(method), capsize=3, lw=1.5)
             reference = rows["reference"].dropna()
             if len(reference):
                 axis.plot(reference.iloc[0], y, "D", ms=7, mfc="none", mec="#444444")
@@ -81,7 +85,8 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
             axis.plot([], [], "D", ms=7, mfc="none", mec="#444444", label="published")
             axis.legend(loc="lower right", bbox_to_anchor=(1, 0.97))  # above the panel, clear of the points
         axis.set_title(f"{family}: {_data_note(part)}", loc="left", fontsize=10)
-    axes[-1, 0].set_xlabel("accuracy on test episodes or images, with 95 % interval")
+    over = "\n(over seeds where there are several, else over test episodes or images)"
+    axes[-1, 0].set_xlabel("accuracy with 95 % interval" + (over if table["seeds"].max() > 1 else ""))
     figure.suptitle("Accuracy by method and protocol", fontweight="bold")
     return figure
 
@@ -164,7 +169,7 @@ def label_efficiency(table: pd.DataFrame) -> Figure:
     table["labels"] = table["protocol"].str.extract(r"/(\d+)-per-class")[0].astype(int)
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for start, rows in table.groupby("method", sort=False):
-        colour, marker = COLOURS.get(str(start), SPARE), MARKERS.get(str(start), "o")
+        colour, marker = _colour(str(start)), MARKERS.get(str(start), "o")
         means = rows.groupby("labels")["value"].mean()
         axis.plot(means.index, means, color=colour, marker=marker, label=str(start))
         seeds = rows.groupby("labels")["seed"].transform("nunique")
@@ -182,6 +187,12 @@ def label_efficiency(table: pd.DataFrame) -> Figure:
     axis.set_title(f"How few labels are enough? {_data_note(table)}", fontsize=10)
     axis.legend()
     return figure
+
+
+def _colour(method: str) -> str:
+    """A method's colour; of ``frozen-resnet18``, that of ``frozen``."""
+    known = [name for name in COLOURS if f"{method}-".startswith(f"{name}-")]
+    return COLOURS[max(known, key=len)] if known else SPARE
 
 
 def _data_note(rows: pd.DataFrame) -> str:

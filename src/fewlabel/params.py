@@ -220,10 +220,10 @@ def parse_task(task: str) -> tuple[int, int]:
 
 
 def parse_label_cell(cell: str) -> tuple[int, int]:
-    """``"20-1"`` → ``(labels per class=20, seed=1)``. Raises `ValueError`."""
+    """``"20-1"`` → ``(labels per class=20, seed=1)``. Raises `UserError`."""
     found = re.match(LABEL_CELL, cell)
     if not found:
-        raise ValueError(f"{cell!r} is not labels per class (1 to 5000) and seed, as in 20-0")
+        raise UserError(f"{_short(cell)}: must be labels per class (1 to 5000) and a seed, as in 20-0")
     return int(found[1]), int(found[2])
 
 

@@ -89,6 +89,6 @@ def _grid(
             0.5, -0.03, names[which].rpartition("/")[2], fontsize=6, ha="center", va="top", transform=axis.transAxes
         )
     figure.suptitle(title, y=0.985, fontsize=10)
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.03, top=1 - 0.4 / rows, wspace=0.08, hspace=0.32)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.03, top=1 - 0.4 / rows, wspace=0.08, hspace=0.4)
     figure.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(figure)
