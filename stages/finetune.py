@@ -105,12 +105,11 @@ def main() -> None:
         }
         stop = {"stopped_early": stopped_early, "steps": training.steps, "target_accuracy": settings.target_accuracy}
         with whole_folder(f"results/finetune/{cell}") as out:
-            save_file(supervised.tensors(network), out / "model.safetensors")
+            save_file(supervised.tensors(network.head if network.frozen else network), out / "model.safetensors")
             supervised.write_curve(out / "curve.csv", training.curve)
             write_json(out / "metrics.json", {"origin": data.origin, "rows": [row], **stop})
-            write_json(
-                out / "run.json", run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
-            )
+            facts = run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
+            write_json(out / "run.json", facts)
         checkpoint.remove()
 
 

@@ -80,9 +80,8 @@ def main() -> None:
             resnet.save(backbone, settings.stem, out / "backbone.safetensors")
             supervised.write_curve(out / "curve.csv", training.curve)
             write_json(out / "metrics.json", {"origin": data.origin, "rows": [row]})
-            write_json(
-                out / "run.json", run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
-            )
+            facts = run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
+            write_json(out / "run.json", facts)
         checkpoint.remove()
         run.log(training.steps, rotation_accuracy=value)
         print(f"rotation accuracy {value:.2%} on the four rotations of {len(test):,} test images")
