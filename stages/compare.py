@@ -34,7 +34,7 @@ def main() -> None:
             (out / "leaderboard.md").write_text(leaderboard.markdown(as_written), encoding="utf-8")
             write_json(out / "summary.json", leaderboard.summary(table))
             write_json(out / "runs.json", leaderboard.runs(settings, RESULTS))
-            write_curves(out / "curves", supervised)
+            write_curves(out / "curves", settings, supervised)
             draw(out / "figures", settings, table, few_shot, supervised)
             for picture in sorted((out / "figures").iterdir()):
                 run.artifact(picture)
@@ -48,14 +48,14 @@ def main() -> None:
 
 
 def read_curves(settings: params.Params) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
-    """The learning curves of the first seeds: of meta-training by cell, of finetuning by ``start-labels``."""
+    """The learning curves: of meta-training by cell, first seeds only; of finetuning by ``start-labels-seed``."""
     few_shot, supervised = {}, {}
     for cell in leaderboard.cells(settings, RESULTS):
         folder = cell.trained[-1]
         if cell.dataset == "omniglot" and folder.name.endswith(f"-{settings.cells.few_shot_seeds[0]}"):
             few_shot[folder.name] = read_curve(folder)
-        elif folder.parent.name == "finetune" and folder.name.endswith(f"-{settings.cells.label_seeds[0]}"):
-            supervised[folder.name.rpartition("-")[0]] = read_curve(folder)
+        elif folder.parent.name == "finetune":
+            supervised[folder.name] = read_curve(folder)
     return few_shot, supervised
 
 
@@ -66,17 +66,17 @@ def read_curve(folder: Path) -> pd.DataFrame:
         raise UserError(f"{folder / 'curve.csv'}: cannot be read ({error}); run `dvc repro`") from None
 
 
-def write_curves(folder: Path, supervised: dict[str, pd.DataFrame]) -> None:
-    """One wide table per number of labels, so that `dvc plots` draws all starts on one axis and compares revisions."""
+def write_curves(folder: Path, settings: params.Params, supervised: dict[str, pd.DataFrame]) -> None:
+    """One wide table per label cell, so that `dvc plots` draws all starts on one axis and compares revisions."""
     folder.mkdir()
-    by_labels: dict[str, dict[str, pd.DataFrame]] = {}
-    for name, curve in supervised.items():
-        start, _, labels = name.rpartition("-")
-        by_labels.setdefault(labels, {})[start] = curve.set_index("step").drop(columns="epoch", errors="ignore")
-    for labels, curves in by_labels.items():
+    for cell in settings.cells.label_cells:
+        curves = {
+            start: supervised[f"{start}-{cell}"].set_index("step").drop(columns="epoch")
+            for start in leaderboard.FINETUNE_STARTS
+        }
         wide = pd.concat(curves, axis=1)
         wide.columns = ["_".join(pair) for pair in wide.columns.to_flat_index()]
-        wide.to_csv(folder / f"cifar10-{labels}-per-class.csv", float_format="%.6g")
+        wide.to_csv(folder / f"cifar10-{cell}.csv", float_format="%.6g")
 
 
 def draw(
@@ -87,11 +87,11 @@ def draw(
     supervised: dict[str, pd.DataFrame],
 ) -> None:
     folder.mkdir()
-    labels = settings.cells.labels[0]
-    starts = {start: supervised[f"{start}-{labels}"] for start in leaderboard.FINETUNE_STARTS}
-    figures.save(figures.accuracy_by_method(table), folder / "accuracy_by_method.png")
+    cell = settings.cells.label_cells[0]
+    starts = {start: supervised[f"{start}-{cell}"] for start in leaderboard.FINETUNE_STARTS}
+    figures.save(figures.accuracy_by_method(leaderboard.over_seeds(table)), folder / "accuracy_by_method.png")
     figures.save(figures.few_shot_curves(few_shot), folder / "few_shot_curves.png")
-    figures.save(figures.rotation_against_supervised(starts, labels), folder / "rotation_against_supervised.png")
+    figures.save(figures.rotation_against_supervised(starts, cell), folder / "rotation_against_supervised.png")
     figures.save(figures.label_efficiency(table), folder / "label_efficiency.png")
 
 

@@ -1,7 +1,9 @@
-"""Train on N labels per class of CIFAR-10, from a given start: ``python -m stages.finetune rotation 20 --seed 0``.
+"""Train on N labels per class of CIFAR-10, from a given start: ``python -m stages.finetune rotation 20-0``, which is
+20 labels per class, chosen by seed 0.
 
-Every start gets the same labels, steps, schedule, augmentation and batches. With ``--validate`` the last 5,000
-training images are held out and measured instead of the test images, and nothing is written: for choosing settings.
+Every start gets the same labels, steps, schedule, weight decay, augmentation and batches. With ``--validate`` the last
+5,000 training images are held out and measured instead of the test images, and nothing is written: that is how the
+settings in params.yaml were chosen, and how to choose others.
 """
 
 from __future__ import annotations
@@ -28,52 +30,50 @@ CHUNK = 1000  # images per forward pass when measuring
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("start", choices=["scratch", "rotation", "rotation-frozen"])
-    parser.add_argument("labels", type=int, help="labels per class")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("start", choices=["scratch", "rotation", "rotation-frozen-early", "rotation-frozen-last"])
+    parser.add_argument("cell", help="labels per class and seed, as in 20-0")
     parser.add_argument("--validate", action="store_true", help="measure on held-out training images, write nothing")
     arguments = parser.parse_args()
     everything = params.load()
     settings = everything.finetune
+    start, (per_class, seed) = arguments.start, params.parse_label_cell(arguments.cell)
     on = device.pick(everything.device)
-    cell = f"{arguments.start}-{arguments.labels}-{arguments.seed}{'-validate' if arguments.validate else ''}"
+    cell = f"{start}-{per_class}-{seed}{'-validate' if arguments.validate else ''}"
     print(f"finetune {cell} on {device.describe(on)}")
-    with tracking.start("finetune", settings.model_dump() | vars(arguments)) as run:
+    depends = settings.model_dump() | {"start": start, "labels": per_class, "seed": seed}
+    with tracking.start("finetune", depends) as run:
         data = cifar10.load(DATA)
-        images, labels = torch.from_numpy(data.train_images), torch.from_numpy(data.train_labels).long()
-        test, test_labels = torch.from_numpy(data.test_images), torch.from_numpy(data.test_labels).long()
-        if arguments.validate:
-            test, test_labels = images[-HELD_OUT:], labels[-HELD_OUT:]
-            images, labels = images[:-HELD_OUT], labels[:-HELD_OUT]
-        chosen = label_subsets.nested_subset(labels, arguments.labels, arguments.seed)
+        images, labels, test, test_labels = split(data, arguments.validate)
+        chosen = label_subsets.nested_subset(labels, per_class, seed)
         images, labels, test = images[chosen].to(on), labels[chosen].to(on), test[: settings.test_images].to(on)
         test_labels = test_labels[: settings.test_images]
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
-            which = augment.batch_indices(len(images), settings.batch_size, step, arguments.seed).to(on)
-            draw = augment.generator(arguments.seed, step, 1)
+            which = augment.batch_indices(len(images), settings.batch_size, step, seed).to(on)
+            draw = augment.generator(seed, step, 1)
             return augment.to_float(augment.shift_and_flip(images[which], settings.shift, draw)), labels[which]
 
         def measure(network: nn.Module) -> tuple[float, float]:
             curve_images = test[: settings.curve_images]
             return supervised.loss_and_accuracy(predict(network, curve_images), test_labels[: len(curve_images)])
 
-        network = build(arguments.start, settings, everything.pretrain_rotation.stem, arguments.seed).to(on)
+        network = build(start, settings, everything.pretrain_rotation.stem, seed).to(on)
+        lr = {"scratch": settings.scratch_lr, "rotation": settings.rotation_lr}.get(start, settings.frozen_lr)
+        per_epoch = len(images) / settings.batch_size
         recipe = supervised.Recipe(
-            steps=settings.steps,
-            lr=settings.frozen_lr if network.frozen else settings.lr,
+            steps=max(settings.steps, round(settings.epochs * per_epoch)),
+            lr=lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             evaluate_every=settings.evaluate_every,
             save_every=settings.save_every,
             target_accuracy=settings.target_accuracy,
-            steps_per_epoch=len(images) / settings.batch_size,
+            steps_per_epoch=per_epoch,
         )
-        stem = everything.pretrain_rotation.stem if arguments.start == "scratch" else None
-        depends = settings.model_dump() | vars(arguments) | {"stem": stem, "device": str(on)}
-        checkpoint = Checkpoint(
-            f"finetune/{cell}", depends, [DATA] if arguments.start == "scratch" else [DATA, BACKBONE]
-        )
+        stem = everything.pretrain_rotation.stem if start == "scratch" else None
+        inputs = [DATA] if start == "scratch" else [DATA, BACKBONE]
+        depends |= {"validate": arguments.validate, "stem": stem, "device": str(on)}
+        checkpoint = Checkpoint(f"finetune/{cell}", depends, inputs)
         loss = losses.choose(settings.loss, settings.focal_alpha, settings.focal_gamma)
         training = supervised.train(network, batch, measure, recipe, loss, checkpoint, cell, run.log)
 
@@ -91,11 +91,11 @@ def main() -> None:
             return
         row = {
             "family": "label-efficiency",
-            "method": arguments.start,
+            "method": start,
             "dataset": "cifar10",
-            "protocol": f"cifar10/{arguments.labels}-per-class",
+            "protocol": f"cifar10/{per_class}-per-class",
             "transductive": False,
-            "seed": arguments.seed,
+            "seed": seed,
             "metric": "accuracy",
             "value": value,
             "ci95_low": low,
@@ -105,11 +105,20 @@ def main() -> None:
         }
         stop = {"stopped_early": stopped_early, "steps": training.steps, "target_accuracy": settings.target_accuracy}
         with whole_folder(f"results/finetune/{cell}") as out:
-            save_file(supervised.tensors(network), out / "model.safetensors")
+            save_file(supervised.tensors(network.head if network.frozen else network), out / "model.safetensors")
             supervised.write_curve(out / "curve.csv", training.curve)
             write_json(out / "metrics.json", {"origin": data.origin, "rows": [row], **stop})
-            write_json(out / "run.json", run_facts(on, training.seconds, steps=training.steps))
+            facts = run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
+            write_json(out / "run.json", facts)
         checkpoint.remove()
+
+
+def split(data: cifar10.Cifar10, validate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images and labels to train on, and those to measure: the test images, or held-out training images."""
+    images, labels = torch.from_numpy(data.train_images), torch.from_numpy(data.train_labels).long()
+    if validate:
+        return images[:-HELD_OUT], labels[:-HELD_OUT], images[-HELD_OUT:], labels[-HELD_OUT:]
+    return images, labels, torch.from_numpy(data.test_images), torch.from_numpy(data.test_labels).long()
 
 
 def build(start: str, settings: params.Finetune, stem: resnet.Stem, seed: int) -> Classifier:
@@ -118,7 +127,9 @@ def build(start: str, settings: params.Finetune, stem: resnet.Stem, seed: int) -
         return Classifier(resnet.resnet18(stem, seed), linear_head(resnet.WIDTHS[-1], len(cifar10.CLASSES), seed))
     if start == "rotation":
         return Classifier(resnet.load(BACKBONE), linear_head(resnet.WIDTHS[-1], len(cifar10.CLASSES), seed))
-    blocks, grid = settings.frozen_blocks, settings.frozen_grid
+    # The features of the last block are pooled, as the rotation head saw them; those of an early one keep a grid.
+    early = start == "rotation-frozen-early"
+    blocks, grid = (settings.early_block, settings.early_grid) if early else (len(resnet.WIDTHS), 1)
     width = resnet.WIDTHS[blocks - 1] * grid**2
     # Normalised without parameters, as the features of a frozen backbone come on every scale.
     head = nn.Sequential(nn.BatchNorm1d(width, affine=False), linear_head(width, len(cifar10.CLASSES), seed))

@@ -1,16 +1,19 @@
 """Tell ants from bees with 244 training photographs: ``python -m stages.transfer frozen --seed 0``.
 
-``scratch`` and ``finetune`` train all layers, from random and from ImageNet weights; ``frozen`` trains a linear head
-on ImageNet features, extracted once of each photograph and its mirror image, without crops. The result is that of the
-last epoch: the 153 validation photographs choose nothing. With ``--fold`` a quarter of the training photographs is
-held out and measured instead, and nothing is written: for choosing settings.
+- ``scratch`` and ``finetune`` train all layers of ``transfer.backbone``, from random and from ImageNet weights;
+- ``frozen`` trains a linear head on ImageNet features, extracted by the stage transfer_features;
+- ``small-rotation`` trains all layers of the ResNet-18 that learnt to tell rotations on CIFAR-10, on small photographs,
+  as its features know images of 32x32; ``small-scratch`` is the same network and size from random weights.
+
+The result is that of the last epoch: the 153 validation photographs choose nothing. With ``--fold`` a quarter of the
+training photographs is held out and measured instead, and nothing is written: that is how the settings in params.yaml
+were chosen, and how to choose others.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,34 +21,37 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fewlabel import augment, device, params, prediction_grid, supervised, tracking
 from fewlabel.checkpoint import Checkpoint
 from fewlabel.data import hymenoptera
 from fewlabel.intervals import wilson
-from fewlabel.models import pretrained
+from fewlabel.models import pretrained, resnet
 from fewlabel.models.classifier import Classifier, linear_head
 from stages.common import launch, run_facts, whole_folder, write_json
 
 DATA = Path("data/prepared/hymenoptera.npz")
+FEATURES = Path("results/transfer_features/features.safetensors")
+ROTATION = Path("results/pretrain_rotation/backbone.safetensors")
 FOLDS = 4
 CHUNK = 32  # photographs per forward pass when measuring
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is trained, on which batches, and its logits on the photographs it is measured on."""
+class Arm:
+    """What is trained, and what goes into it. ``which`` are rows of the prepared photographs."""
 
-    trained: nn.Module
-    batch: Callable[[int], tuple[Tensor, Tensor]]
-    predict: Callable[[nn.Module], Tensor]
+    network: nn.Module
+    backbone: str
+    train_inputs: Callable[[Tensor, torch.Generator], Tensor]  # which, and draws for the augmentation
+    test_inputs: Callable[[Tensor], Tensor]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("start", choices=["scratch", "finetune", "frozen"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("start", choices=["scratch", "finetune", "frozen", "small-scratch", "small-rotation"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fold", type=int, choices=range(FOLDS), help="hold out and measure this quarter of train")
     arguments = parser.parse_args()
@@ -53,47 +59,48 @@ def main() -> None:
     settings = everything.transfer
     start, seed, on = arguments.start, arguments.seed, device.pick(everything.device)
     cell = f"{start}-{seed}" + ("" if arguments.fold is None else f"-fold{arguments.fold}")
-    print(f"transfer {cell}, {settings.backbone}, on {device.describe(on)}")
-    with tracking.start("transfer", settings.model_dump() | vars(arguments)) as run:
+    print(f"transfer {cell} on {device.describe(on)}")
+    depends = settings.model_dump() | vars(arguments)
+    with tracking.start("transfer", depends) as run:
         data = hymenoptera.load(DATA)
         train, test = split(data.is_train, arguments.fold)
-        images, labels = torch.from_numpy(data.images[train]).to(on), torch.from_numpy(data.labels[train]).long().to(on)
-        test_images, test_labels = (
-            torch.from_numpy(data.images[test]).to(on),
-            torch.from_numpy(data.labels[test]).long(),
-        )
+        labels = torch.from_numpy(data.labels).long()
+        train_labels, test_labels = labels[train].to(on), labels[test]
+        if start == "frozen":
+            arm = head_arm(settings, seed, on)
+        else:
+            arm = whole_arm(start, everything, seed, torch.from_numpy(data.images).to(on))
 
-        made = pretrained.create(settings.backbone, start != "scratch", seed, everything.data.mirror)
-        head = linear_head(made.width, len(hymenoptera.CLASSES), seed)
-        network = Classifier(made.module, head, frozen=start == "frozen").to(on).to(memory_format=torch.channels_last)
-        normalise = Normalise(settings, made, on)
-        began = time.monotonic()
-        make_task = head_task if network.frozen else whole_task
-        task = make_task(network, normalise, images, labels, test_images, settings, seed)
-        extraction = time.monotonic() - began  # of features, where the backbone is frozen
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            which = augment.batch_indices(len(train), settings.batch_size, step, seed)
+            return arm.train_inputs(train[which], augment.generator(seed, step, 1)), train_labels[which.to(on)]
 
-        recipe = recipe_of(start, settings, len(images))
-        depends = settings.model_dump() | vars(arguments) | {"device": str(on)}
-        checkpoint = Checkpoint(f"transfer/{cell}", depends, [DATA])
+        def predict(network: nn.Module) -> Tensor:
+            return supervised.predict(network, map(arm.test_inputs, test.split(CHUNK)))
+
+        recipe = recipe_of(start, settings, len(train))
+        inputs = {"frozen": [DATA, FEATURES], "small-rotation": [DATA, ROTATION]}.get(start, [DATA])
+        depends |= {"stem": everything.pretrain_rotation.stem, "device": str(on)}
+        checkpoint = Checkpoint(f"transfer/{cell}", depends, inputs)
         training = supervised.train(
-            task.trained,
-            task.batch,
-            lambda model: supervised.loss_and_accuracy(task.predict(model), test_labels),
+            arm.network,
+            batch,
+            lambda network: supervised.loss_and_accuracy(predict(network), test_labels),
             recipe,
             checkpoint=checkpoint,
             name=cell,
             log=run.log,
         )
-        probabilities = task.predict(task.trained).softmax(1).numpy()
+        probabilities = predict(arm.network).softmax(1).numpy()
         correct = int((probabilities.argmax(1) == test_labels.numpy()).sum())
-        value, low, high = wilson(correct, len(test_labels))
+        value, low, high = wilson(correct, len(test))
         what = "validation" if arguments.fold is None else "held-out training"
-        print(f"{cell}: accuracy {value:.2%} [{low:.2%}, {high:.2%}] on {len(test_labels)} {what} photographs")
+        print(f"{cell}, {arm.backbone}: accuracy {value:.2%} [{low:.2%}, {high:.2%}] on {len(test)} {what} photographs")
         run.log(training.steps, accuracy=value)
         if arguments.fold is None:
             row = {
                 "family": "transfer",
-                "method": start,
+                "method": f"{start}-{arm.backbone}",
                 "dataset": "hymenoptera",
                 "protocol": "hymenoptera/train-val",
                 "transductive": False,
@@ -102,40 +109,44 @@ def main() -> None:
                 "value": value,
                 "ci95_low": low,
                 "ci95_high": high,
-                "n": len(test_labels),
+                "n": len(test),
                 "budget": everything.budget,
             }
+            shown = (data.images[test], data.labels[test], probabilities, hymenoptera.CLASSES)
             with whole_folder(f"results/transfer/{cell}") as out:
-                save_file(supervised.tensors(network), out / "model.safetensors")
+                save_file(supervised.tensors(arm.network), out / "model.safetensors")
                 supervised.write_curve(out / "curve.csv", training.curve)
                 write_predictions(out / "predictions.csv", data.names[test], data.labels[test], probabilities)
-                prediction_grid.draw(
-                    out / "predictions.png",
-                    f"Ants and bees, {start}, {settings.backbone}",
-                    data.images[test],
-                    data.labels[test],
-                    probabilities,
-                    hymenoptera.CLASSES,
+                prediction_grid.draw(out / "predictions.png", f"Ants and bees, {row['method']}", *shown)
+                prediction_grid.draw_most_wrong(
+                    out / "most_wrong.png", f"Ants and bees, {row['method']}", *shown, data.names[test]
                 )
-                write_json(out / "metrics.json", {"origin": data.origin, "rows": [row], "backbone": settings.backbone})
-                write_json(out / "run.json", run_facts(on, training.seconds + extraction, steps=training.steps))
-            run.artifact(f"results/transfer/{cell}/predictions.png")
+                write_json(out / "metrics.json", {"origin": data.origin, "rows": [row]})
+                facts = run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
+                write_json(out / "run.json", facts)
+            for name in ("predictions.png", "most_wrong.png"):
+                run.artifact(f"results/transfer/{cell}/{name}")
         checkpoint.remove()
 
 
-def split(is_train: NDArray[np.bool_], fold: int | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split(is_train: NDArray[np.bool_], fold: int | None) -> tuple[Tensor, Tensor]:
     """Rows to train on and rows to measure: train and validation, or three quarters of train and the fourth."""
-    train, validation = np.flatnonzero(is_train), np.flatnonzero(~is_train)
+    train, validation = (torch.from_numpy(np.flatnonzero(part)) for part in (is_train, ~is_train))
     if fold is None:
         return train, validation
-    held_out = np.arange(len(train)) % FOLDS == fold  # names are sorted, so every fold has both classes
+    held_out = torch.arange(len(train)) % FOLDS == fold  # names are sorted, so every fold has both classes
     return train[~held_out], train[held_out]
 
 
 def recipe_of(start: str, settings: params.Transfer, images: int) -> supervised.Recipe:
     per_epoch = images / settings.batch_size
-    epochs = settings.frozen_epochs if start == "frozen" else settings.epochs
-    lr = {"scratch": settings.scratch_lr, "finetune": settings.finetune_lr, "frozen": settings.frozen_lr}[start]
+    epochs, lr = {
+        "scratch": (settings.epochs, settings.scratch_lr),
+        "finetune": (settings.epochs, settings.finetune_lr),
+        "frozen": (settings.frozen_epochs, settings.frozen_lr),
+        "small-scratch": (settings.small_epochs, settings.small_lr),
+        "small-rotation": (settings.small_epochs, settings.small_lr),
+    }[start]
     return supervised.Recipe(
         steps=max(1, round(epochs * per_epoch)),
         lr=lr,
@@ -147,73 +158,41 @@ def recipe_of(start: str, settings: params.Transfer, images: int) -> supervised.
     )
 
 
-class Normalise:
-    """uint8 photographs (B, 3, 256, 256) → the network's input; the middle 7/8 of the side, or a random crop of each.
-
-    Channels last: training EfficientNet-Lite0 on a CPU is then 1.4 to 1.8 times as fast.
-    """
-
-    def __init__(self, settings: params.Transfer, made: pretrained.Pretrained, on: torch.device) -> None:
-        self.size, self.crop_size, self.smallest = settings.image_size, settings.crop_size, settings.smallest_crop
-        self.mean, self.std = made.mean.to(on), made.std.to(on)
-
-    def middle(self, photographs: Tensor) -> Tensor:
-        edge = photographs.shape[-1] // 16
-        return self._finish(augment.resize(photographs[..., edge:-edge, edge:-edge].float(), self.size))
-
-    def crop(self, photographs: Tensor, draw: torch.Generator) -> Tensor:
-        crops = augment.resized_crop_and_flip(photographs.float(), self.crop_size, self.smallest, draw)
-        return self._finish(crops)
-
-    def _finish(self, images: Tensor) -> Tensor:
-        return augment.to_float(images, self.mean, self.std).contiguous(memory_format=torch.channels_last)
-
-
-def whole_task(
-    network: Classifier,
-    normalise: Normalise,
-    images: Tensor,
-    labels: Tensor,
-    test_images: Tensor,
-    settings: params.Transfer,
-    seed: int,
-) -> Task:
+def whole_arm(start: str, everything: params.Params, seed: int, images: Tensor) -> Arm:
     """All layers train, on random crops and mirror images."""
+    settings = everything.transfer
+    if start.startswith("small"):
+        stem = everything.pretrain_rotation.stem
+        module = resnet.load(ROTATION) if start == "small-rotation" else resnet.resnet18(stem, seed)
+        name, backbone = "resnet18", pretrained.Backbone(module, resnet.WIDTHS[-1])
+        size = crop_size = settings.small_size
+    else:
+        name = settings.backbone
+        backbone = pretrained.create(name, start == "finetune", seed, everything.data.mirror)
+        size, crop_size = settings.image_size, settings.crop_size
+    network = Classifier(backbone.module, linear_head(backbone.width, len(hymenoptera.CLASSES), seed))
 
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        which = augment.batch_indices(len(images), settings.batch_size, step, seed).to(images.device)
-        return normalise.crop(images[which], augment.generator(seed, step, 1)), labels[which]
+    def train_inputs(which: Tensor, draw: torch.Generator) -> Tensor:
+        photographs = images[which.to(images.device)].float()
+        return backbone.normalise(augment.resized_crop_and_flip(photographs, crop_size, settings.smallest_crop, draw))
 
-    def predict(model: nn.Module) -> Tensor:
-        return supervised.predict(model, map(normalise.middle, test_images.split(CHUNK)))
+    def test_inputs(which: Tensor) -> Tensor:
+        return backbone.normalise(augment.middle(images[which.to(images.device)], size))
 
-    return Task(network, batch, predict)
+    return Arm(network.to(images.device), name, train_inputs, test_inputs)
 
 
-def head_task(
-    network: Classifier,
-    normalise: Normalise,
-    images: Tensor,
-    labels: Tensor,
-    test_images: Tensor,
-    settings: params.Transfer,
-    seed: int,
-) -> Task:
-    """The head trains on features of the frozen backbone, which never change and so are extracted once."""
+def head_arm(settings: params.Transfer, seed: int, on: torch.device) -> Arm:
+    """A linear head trains on the features of the photographs and of their mirror images, without crops."""
+    tensors = load_file(FEATURES)
+    views = torch.stack([tensors["upright"], tensors["mirrored"]]).to(on)  # (2, photographs, width)
 
-    def features(photographs: Tensor) -> Tensor:
-        batches = map(normalise.middle, photographs.split(CHUNK))
-        return supervised.predict(network.backbone, batches).to(images.device)
+    def train_inputs(which: Tensor, draw: torch.Generator) -> Tensor:
+        mirrored = torch.randint(2, which.shape, generator=draw)
+        return views[mirrored.to(on), which.to(on)]
 
-    views = torch.stack([features(images), features(images.flip(-1))])
-    test_features = features(test_images)
-
-    def batch(step: int) -> tuple[Tensor, Tensor]:
-        which = augment.batch_indices(len(images), settings.batch_size, step, seed)
-        mirrored = torch.randint(2, which.shape, generator=augment.generator(seed, step, 1))
-        return views[mirrored.to(images.device), which.to(images.device)], labels[which.to(images.device)]
-
-    return Task(network.head, batch, lambda head: supervised.predict(head, iter([test_features])))
+    head = linear_head(views.shape[-1], len(hymenoptera.CLASSES), seed).to(on)
+    return Arm(head, settings.backbone, train_inputs, lambda which: views[0, which.to(on)])
 
 
 def write_predictions(

@@ -63,3 +63,11 @@ def test_crops_lie_within_the_image() -> None:
 def test_to_float() -> None:
     pixels = torch.tensor([0, 255], dtype=torch.uint8).view(1, 2, 1, 1)
     assert augment.to_float(pixels).flatten().tolist() == [-2.0, 2.0]
+
+
+def test_the_middle_is_seven_eighths_of_the_side() -> None:
+    ramp = torch.arange(64).expand(1, 3, 64, 64).to(torch.uint8)  # brightness is the column
+    middle = augment.middle(ramp, 56)
+    assert middle.shape == (1, 3, 56, 56)
+    assert middle[0, 0, 0].tolist() == [float(column) for column in range(4, 60)]
+    assert augment.middle(ramp, 28).shape == (1, 3, 28, 28)

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 # Modules that check, show or record a run, or choose where it runs: a stage does not depend on them. (`device` sets
-# the precision of matrix products on a GPU; the parameter `device` is a dependency.)
+# the precision that the hardware has; the parameter `device` is a dependency.)
 PLUMBING = {
     "stages",
     "stages.common",

@@ -1,6 +1,6 @@
 import pytest
 
-from fewlabel.intervals import mean_interval, wilson
+from fewlabel.intervals import mean_interval, seed_interval, wilson
 
 
 def test_mean_interval_by_hand() -> None:
@@ -15,3 +15,10 @@ def test_wilson_known_value() -> None:
     assert wilson(146, 153) == pytest.approx((0.954248, 0.9086, 0.9777), abs=2e-4)
     assert wilson(0, 10)[1] == 0.0
     assert wilson(10, 10)[2] == pytest.approx(1.0)
+
+
+def test_seed_interval_by_hand() -> None:
+    # mean 0.5, sample standard deviation 0.1, three seeds: half width 4.303 x 0.1 / √3
+    assert seed_interval([0.4, 0.5, 0.6]) == pytest.approx((0.5, 0.251567, 0.748433), abs=1e-4)
+    # five seeds, 2.776 x 0.0158114 / √5
+    assert seed_interval([0.48, 0.49, 0.5, 0.51, 0.52]) == pytest.approx((0.5, 0.480371, 0.519629), abs=1e-4)

@@ -15,7 +15,8 @@ from tests.conftest import ROOT
 @pytest.fixture
 def settings() -> params.Params:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
-    raw["cells"] |= {"splits": ["vinyals"], "tasks": ["5w1s"], "few_shot_seeds": [0, 1], "labels": [20, 100]}
+    few_shot = {"splits": ["vinyals"], "tasks": ["5w1s"], "few_shot_seeds": [0, 1]}
+    raw["cells"] |= few_shot | {"label_cells": ["20-0", "100-0"], "transfer_seeds": [0]}
     return params.parse(raw)
 
 
@@ -53,8 +54,8 @@ def test_every_cell_gives_its_row_with_source_time_and_reference(settings, tmp_p
     (stale / "metrics.json").write_text("not even JSON")
     table = leaderboard.gather(settings, tmp_path / "results", tmp_path / "raw")
     assert list(table.columns) == leaderboard.COLUMNS
-    # 4 methods x 2 seeds, 1 pretraining, 3 starts x 2 numbers of labels, 3 transfer starts
-    assert len(table) == 4 * 2 + 1 + 3 * 2 + 3
+    # 4 methods x 2 seeds, 1 pretraining, 4 starts x 2 numbers of labels, 5 transfer starts
+    assert len(table) == 4 * 2 + 1 + 4 * 2 + 5
     assert set(table["source"]) == {"mirror"}
     maml = table[(table["method"] == "maml")].iloc[0]
     assert (maml["reference"], maml["reference_source"]) == (0.987, "Finn et al. 2017")
@@ -75,6 +76,40 @@ def test_a_missing_result_is_named(settings, tmp_path) -> None:
     (tmp_path / "results" / "transfer" / "frozen-0" / "metrics.json").unlink()
     with pytest.raises(UserError, match=r"frozen-0/metrics\.json: cannot be read"):
         leaderboard.gather(settings, tmp_path / "results", tmp_path / "raw")
+
+
+def seeds_of(method: str, values: list[float]) -> pd.DataFrame:
+    row = {
+        "family": "few-shot",
+        "method": method,
+        "dataset": "omniglot",
+        "protocol": "vinyals/5w1s",
+        "transductive": True,
+        "metric": "accuracy",
+        "ci95_low": 0.9,
+        "ci95_high": 0.96,
+        "n": 1000,
+        "train_seconds": 100.0,
+        "device": "abacus",
+        "budget": "cpu",
+        "source": "mirror",
+        "reference": 0.987,
+        "reference_source": "Finn et al. 2017",
+    }
+    return pd.DataFrame([row | {"seed": seed, "value": value} for seed, value in enumerate(values)])
+
+
+def test_several_seeds_are_one_line_with_students_interval() -> None:
+    table = pd.concat([seeds_of("maml", [0.95, 0.94, 0.93]), seeds_of("fomaml", [0.93])], ignore_index=True)
+    three, one = leaderboard.over_seeds(table).to_dict("records")
+    assert three["seeds"] == 3
+    assert three["value"] == pytest.approx(0.94)
+    assert three["ci95_low"] == pytest.approx(0.94 - 4.303 * 0.01 / 3**0.5)
+    assert three["ci95_high"] == pytest.approx(0.94 + 4.303 * 0.01 / 3**0.5)
+    assert (one["seeds"], one["value"], one["ci95_low"], one["ci95_high"]) == (1, 0.93, 0.9, 0.96)
+    lines = leaderboard.markdown(table).splitlines()
+    assert len(lines) == 2 + 2
+    assert "| **94.0%** [91.5%, 96.5%] | 3 | 1,000 | 98.7% | -4.7 | 100 s | abacus |" in lines[2]
 
 
 def test_the_summary_is_the_mean_over_seeds() -> None:

@@ -48,6 +48,8 @@ def test_a_mapping_over_budgets_gives_the_chosen_entry() -> None:
         ("budget", "huge", "budget = 'huge': must be one of smoke, cpu, gpu"),
         ("episodes.tasks", ["5w6s"], "task 5w6s with 15 queries a class needs 21 drawings of each class"),
         ("cells.tasks", ["7w1s"], "cells.tasks names 7w1s, which episodes.tasks does not"),
+        ("cells.label_cells", ["5001-0"], "cells.label_cells.0 = '5001-0'"),
+        ("cells.label_cells", ["20"], "cells.label_cells.0 = '20'"),
         ("maml.queries", 16, "maml.queries = 16 with task 5w5s needs 21 drawings"),
         ("episodes.tasks", ["5x1"], "episodes.tasks.0 = '5x1'"),
         ("device", "tpu", "device = 'tpu'"),
@@ -118,3 +120,10 @@ def test_any_value_anywhere_is_taken_or_refused_in_one_line(path: str, value: ob
     except UserError as error:
         refusal = str(error)
     assert "\n" not in refusal
+
+
+def test_a_label_cell() -> None:
+    assert params.parse_label_cell("1000-2") == (1000, 2)
+    for wrong in ("20", "0-0", "20-", "5001-0", "20-0-1"):
+        with pytest.raises(UserError, match="as in 20-0"):
+            params.parse_label_cell(wrong)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewlabel import supervised
+from fewlabel import device, supervised
 from fewlabel.augment import generator
 from fewlabel.checkpoint import Checkpoint
 from fewlabel.models.classifier import Classifier, linear_head
@@ -99,10 +99,21 @@ def test_one_step_of_the_loop_against_plain_sgd() -> None:
     train(network, batch, measure, recipe(steps=1, evaluate_every=10))
     optimiser = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
     inputs, labels = batch(0)
-    nn.functional.cross_entropy(plain(inputs), labels).backward()
+    nn.functional.cross_entropy(supervised.forward(plain, inputs), labels).backward()
     optimiser.step()
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(network.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_half_precision_only_rounds(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setattr(device, "precision", lambda _: precision)
+    network, (inputs, _) = small_network().eval(), batch(0)
+    logits = supervised.forward(network, inputs)
+    assert logits.dtype == torch.float32
+    exact = network(inputs)
+    assert torch.equal(logits, exact) or precision == "bf16"
+    torch.testing.assert_close(logits, exact, atol=0.02, rtol=0.02)
 
 
 def test_the_curve_file(tmp_path: Path) -> None:

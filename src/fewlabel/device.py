@@ -1,4 +1,4 @@
-"""The accelerator: the only module that asks "is there a GPU?"."""
+"""The accelerator and the precision: the only module that asks "is there a GPU?", "does it compute in bfloat16?"."""
 
 from __future__ import annotations
 
@@ -43,6 +43,19 @@ def _keep_freed_memory() -> None:
 def task_threads() -> ThreadPoolExecutor:
     """One thread a core for work on whole tasks; torch's own operations run on one thread inside each."""
     return ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
+
+
+@functools.cache
+def precision(device: torch.device) -> str:
+    """``bf16`` where the hardware multiplies bfloat16 (a GPU since Ampere, a CPU with AVX-512 BF16), else ``fp32``."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    return "bf16" if "avx512_bf16" in _cpuinfo("flags").split() else "fp32"
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """A block whose convolutions and matrix products run at `precision`; weights and their updates stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(device) == "bf16")
 
 
 def describe(device: torch.device) -> str:
@@ -92,9 +105,14 @@ def average(tensors: list[torch.Tensor]) -> None:
 
 
 def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first core; empty elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
+            if line.startswith(key):
                 return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return ""

@@ -20,11 +20,15 @@ COLOURS = {
     "reptile": "#CC79A7",
     "scratch": "#000000",
     "rotation": "#0072B2",
-    "rotation-frozen": "#E69F00",
+    "rotation-frozen-early": "#E69F00",
+    "rotation-frozen-last": "#CC79A7",
     "finetune": "#0072B2",
     "frozen": "#E69F00",
+    "small-scratch": "#999999",
+    "small-rotation": "#56B4E9",
 }
-MARKERS = {"scratch": "s", "rotation": "o", "rotation-frozen": "^", "siamese": "o", "prototypes": "s", "maml": "^"}
+MARKERS = {"scratch": "s", "rotation": "o", "rotation-frozen-early": "^", "rotation-frozen-last": "v"}
+MARKERS |= {"siamese": "o", "prototypes": "s", "maml": "^"}
 SPARE = "#56B4E9"
 plt.rcParams.update(
     {
@@ -47,7 +51,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def accuracy_by_method(table: pd.DataFrame) -> Figure:
-    """Accuracy with its 95 % interval, one line per method and protocol; the published value as a hollow diamond."""
+    """Accuracy with its 95 % interval, one line per method and protocol; the published value as a hollow diamond.
+
+    Args:
+        table: of `leaderboard.over_seeds`.
+    """
     table = table[table["metric"] == "accuracy"]
     families = list(dict.fromkeys(table["family"]))
     heights = [len(table[table["family"] == family].groupby(["protocol", "method"])) for family in families]
@@ -65,10 +73,8 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
         for _, rows in part.groupby(["protocol", "method"], sort=False):
             y, method = len(labels), rows["method"].iloc[0]
             labels.append(f"{method}  {rows['protocol'].iloc[0]}")
-            colour = COLOURS.get(method, SPARE)
-            for _, row in rows.iterrows():  # one point per seed
-                low, high = row["value"] - row["ci95_low"], row["ci95_high"] - row["value"]
-                axis.errorbar(row["value"], y, xerr=[[low], [high]], fmt="o", ms=5, color=colour, capsize=3, lw=1.5)
+            low, high = rows["value"] - rows["ci95_low"], rows["ci95_high"] - rows["value"]
+            axis.errorbar(rows["value"], y, xerr=[low, high], fmt="o", ms=5, color=_colour(method), capsize=3, lw=1.5)
             reference = rows["reference"].dropna()
             if len(reference):
                 axis.plot(reference.iloc[0], y, "D", ms=7, mfc="none", mec="#444444")
@@ -79,7 +85,8 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
             axis.plot([], [], "D", ms=7, mfc="none", mec="#444444", label="published")
             axis.legend(loc="lower right", bbox_to_anchor=(1, 0.97))  # above the panel, clear of the points
         axis.set_title(f"{family}: {_data_note(part)}", loc="left", fontsize=10)
-    axes[-1, 0].set_xlabel("accuracy on test episodes or images, with 95 % interval")
+    over = "\n(over seeds where there are several, else over test episodes or images)"
+    axes[-1, 0].set_xlabel("accuracy with 95 % interval" + (over if table["seeds"].max() > 1 else ""))
     figure.suptitle("Accuracy by method and protocol", fontweight="bold")
     return figure
 
@@ -116,11 +123,12 @@ def few_shot_curves(curves: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def rotation_against_supervised(curves: dict[str, pd.DataFrame], labels: int) -> Figure:
-    """Train and test, loss and accuracy, of every start at one number of labels, on shared axes.
+def rotation_against_supervised(curves: dict[str, pd.DataFrame], cell: str) -> Figure:
+    """Train and test, loss and accuracy, of every start on one choice of labels, on shared axes.
 
     Args:
         curves: by start: columns step, train_loss, train_accuracy, test_loss, test_accuracy.
+        cell: labels per class and seed, e.g. ``20-0``.
     """
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
     for column, part in enumerate(("train", "test")):
@@ -145,43 +153,46 @@ def rotation_against_supervised(curves: dict[str, pd.DataFrame], labels: int) ->
             else:
                 axis.set_ylim(bottom=0)
     axes[0, 0].legend()
-    figure.suptitle(f"Rotation pretraining against supervised from scratch: {labels} labels per class", weight="bold")
+    labels, seed = cell.split("-")
+    title = f"Rotation pretraining against supervised from scratch: {labels} labels per class, seed {seed}"
+    figure.suptitle(title, weight="bold")
     return figure
 
 
 def label_efficiency(table: pd.DataFrame) -> Figure:
     """Test accuracy against labels per class on a log axis, one line per start.
 
-    One seed: with its interval. Several: the mean, and a small point for each.
+    The line is the mean over seeds. Where there are several, a small point is each; where there is one, its interval
+    over the test images is shown.
     """
     table = table[(table["family"] == "label-efficiency") & table["protocol"].str.endswith("-per-class")].copy()
     table["labels"] = table["protocol"].str.extract(r"/(\d+)-per-class")[0].astype(int)
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for start, rows in table.groupby("method", sort=False):
-        means = rows.groupby("labels")[["value", "ci95_low", "ci95_high"]].mean()
-        one_seed = rows["seed"].nunique() == 1  # of several, the points themselves show the spread
-        axis.errorbar(
-            means.index,
-            means["value"],
-            yerr=[means["value"] - means["ci95_low"], means["ci95_high"] - means["value"]] if one_seed else None,
-            color=COLOURS.get(str(start), SPARE),
-            marker=MARKERS.get(str(start), "o"),
-            capsize=3,
-            label=str(start),
-        )
-        if not one_seed:
-            axis.plot(rows["labels"], rows["value"], ".", color=COLOURS.get(str(start), SPARE), alpha=0.5)
+        colour, marker = _colour(str(start)), MARKERS.get(str(start), "o")
+        means = rows.groupby("labels")["value"].mean()
+        axis.plot(means.index, means, color=colour, marker=marker, label=str(start))
+        seeds = rows.groupby("labels")["seed"].transform("nunique")
+        axis.plot(rows["labels"][seeds > 1], rows["value"][seeds > 1], ".", color=colour, alpha=0.6, ms=5)
+        one = rows[seeds == 1]
+        span = [one["value"] - one["ci95_low"], one["ci95_high"] - one["value"]]
+        axis.errorbar(one["labels"], one["value"], yerr=span, fmt="none", color=colour, capsize=3)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(FixedLocator(sorted(table["labels"].unique())))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_xlabel("labels per class (log scale)")
-    spread = "with 95 % interval" if table["seed"].nunique() == 1 else "mean over seeds"
-    axis.set_ylabel(f"test accuracy, {spread}")
+    axis.set_ylabel("test accuracy: mean over seeds; points: each seed;\nbars: 95 % interval where there is one seed")
     axis.set_title(f"How few labels are enough? {_data_note(table)}", fontsize=10)
     axis.legend()
     return figure
+
+
+def _colour(method: str) -> str:
+    """A method's colour; of ``frozen-resnet18``, that of ``frozen``."""
+    known = [name for name in COLOURS if f"{method}-".startswith(f"{name}-")]
+    return COLOURS[max(known, key=len)] if known else SPARE
 
 
 def _data_note(rows: pd.DataFrame) -> str:

@@ -22,7 +22,8 @@ def nested_subset(labels: Tensor, per_class: int, seed: int) -> Tensor:
         members = (labels == number).nonzero().flatten()
         if len(members) < per_class:
             raise UserError(
-                f"cells.labels = {per_class}: class {number} has only {len(members)} training images; ask for fewer"
+                f"{per_class} labels per class: class {number} has only {len(members)} training images; "
+                "ask for fewer in cells.label_cells"
             )
         chosen.append(members[torch.randperm(len(members), generator=generator(seed, number))[:per_class]])
     return torch.cat(chosen)

@@ -11,14 +11,15 @@ from typing import Any
 import pandas as pd
 
 from fewlabel.errors import UserError
+from fewlabel.intervals import seed_interval
 from fewlabel.params import Params
 
 COLUMNS = (
     "family, method, dataset, protocol, transductive, seed, metric, value, ci95_low, ci95_high, n, "
     "train_seconds, device, budget, source, reference, reference_source"
 ).split(", ")
-FINETUNE_STARTS = ("scratch", "rotation", "rotation-frozen")
-TRANSFER_STARTS = ("scratch", "finetune", "frozen")
+FINETUNE_STARTS = ("scratch", "rotation", "rotation-frozen-early", "rotation-frozen-last")
+TRANSFER_STARTS = ("scratch", "finetune", "frozen", "small-scratch", "small-rotation")
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ def cells(params: Params, results: Path) -> Iterator[Cell]:
     pretrained = results / "pretrain_rotation"
     yield Cell("cifar10", pretrained, (pretrained,))
     for start in FINETUNE_STARTS:
-        for labels in chosen.labels:
-            for seed in chosen.label_seeds:
-                here = results / "finetune" / f"{start}-{labels}-{seed}"
-                yield Cell("cifar10", here, (here,) if start == "scratch" else (pretrained, here))
+        for label_cell in chosen.label_cells:
+            here = results / "finetune" / f"{start}-{label_cell}"
+            yield Cell("cifar10", here, (here,) if start == "scratch" else (pretrained, here))
+    before = {"frozen": (results / "transfer_features",), "small-rotation": (pretrained,)}
     for start in TRANSFER_STARTS:
         for seed in chosen.transfer_seeds:
             here = results / "transfer" / f"{start}-{seed}"
-            yield Cell("hymenoptera", here, (here,))
+            yield Cell("hymenoptera", here, (*before.get(start, ()), here))
 
 
 def gather(params: Params, results: Path, raw: Path) -> pd.DataFrame:
@@ -130,20 +131,37 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     return nested
 
 
+def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a method and protocol: means over seeds, with the interval over seeds, and their number ``seeds``.
+
+    Of one seed the interval stays what it was, over episodes or images.
+    """
+    lines = []
+    for _, rows in table.groupby(["family", "method", "protocol", "transductive", "metric"], sort=False):
+        line = rows.iloc[0].to_dict() | {"seeds": len(rows), "train_seconds": rows["train_seconds"].mean()}
+        if len(rows) > 1:
+            line |= dict(zip(("value", "ci95_low", "ci95_high"), seed_interval(rows["value"].tolist()), strict=True))
+            line["device"] = ", ".join(dict.fromkeys(rows["device"]))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """The leaderboard as a Markdown table: no number without protocol, interval, count, time, device and source."""
     lines = [
-        "| family | method | protocol | transductive | seed | accuracy, 95 % interval | n | published | "
+        "| family | method | protocol | transductive | accuracy, 95 % interval | seeds | n | published | difference | "
         "training | device | source |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in table.to_dict("records"):
+    for row in over_seeds(table).to_dict("records"):
         what = "" if row["metric"] == "accuracy" else f" ({row['metric'].replace('_', ' ')})"
+        published = not pd.isna(row["reference"])
         lines.append(
             f"| {row['family']} | {row['method']} | {row['protocol']}{what} | {'yes' if row['transductive'] else 'no'} "
-            f"| {row['seed']} | **{row['value']:.1%}** [{row['ci95_low']:.1%}, {row['ci95_high']:.1%}] | {row['n']:,} "
-            f"| {'' if pd.isna(row['reference']) else format(row['reference'], '.1%')} | {row['train_seconds']:.0f} s "
-            f"| {row['device']} | {row['source']} |"
+            f"| **{row['value']:.1%}** [{row['ci95_low']:.1%}, {row['ci95_high']:.1%}] | {row['seeds']} | {row['n']:,} "
+            f"| {format(row['reference'], '.1%') if published else ''} "
+            f"| {format(100 * (row['value'] - row['reference']), '+.1f') if published else ''} "
+            f"| {row['train_seconds']:.0f} s | {row['device']} | {row['source']} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -27,6 +27,8 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Processes = Annotated[int, Field(ge=1, le=64)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Task = Annotated[str, Field(pattern=r"^[1-9]\d{0,3}w[1-9]\d?s$")]
+LABEL_CELL = r"^([1-9]\d{0,2}|[1-4]\d{3}|5000)-(\d{1,9})$"  # labels per class of CIFAR-10, and a seed
+LabelCell = Annotated[str, Field(pattern=LABEL_CELL)]
 
 
 class Section(BaseModel):
@@ -43,8 +45,7 @@ class Cells(Section):
     gradient_methods: list[Literal["maml", "reptile"]] = Field(min_length=1)
     tasks: list[Task] = Field(min_length=1)
     few_shot_seeds: list[Seed] = Field(min_length=1)
-    labels: list[Annotated[int, Field(ge=1, le=5000)]] = Field(min_length=1)
-    label_seeds: list[Seed] = Field(min_length=1)
+    label_cells: list[LabelCell] = Field(min_length=1)
     transfer_seeds: list[Seed] = Field(min_length=1)
 
 
@@ -171,12 +172,14 @@ class PretrainRotation(Section):
 
 class Finetune(Section):
     steps: Count
+    epochs: Epochs
     batch_size: Annotated[int, Field(ge=2, le=4096)]
     shift: Annotated[int, Field(ge=0, le=16)]
-    lr: Rate
+    scratch_lr: Rate
+    rotation_lr: Rate
     frozen_lr: Rate
-    frozen_blocks: Annotated[int, Field(ge=1, le=4)]
-    frozen_grid: Annotated[int, Field(ge=1, le=32)]
+    early_block: Annotated[int, Field(ge=1, le=3)]
+    early_grid: Annotated[int, Field(ge=1, le=32)]
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     loss: Literal["cross_entropy", "focal"]
@@ -190,16 +193,19 @@ class Finetune(Section):
 
 
 class Transfer(Section):
-    backbone: Literal["efficientnet_lite0", "resnet18"]
+    backbone: str  # a name that `models.pretrained.create` knows
     image_size: Annotated[int, Field(ge=32, le=512)]
     crop_size: Annotated[int, Field(ge=32, le=512)]
+    small_size: Annotated[int, Field(ge=32, le=512)]
     epochs: Epochs
     frozen_epochs: Epochs
+    small_epochs: Epochs
     batch_size: Annotated[int, Field(ge=2, le=4096)]
     smallest_crop: Annotated[float, Field(gt=0, le=1)]
     scratch_lr: Rate
     finetune_lr: Rate
     frozen_lr: Rate
+    small_lr: Rate
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     evaluate_every: Epochs
@@ -244,6 +250,14 @@ def parse_task(task: str) -> tuple[int, int]:
     """``"20w1s"`` → ``(way=20, shot=1)``."""
     way, shot = task.removesuffix("s").split("w")
     return int(way), int(shot)
+
+
+def parse_label_cell(cell: str) -> tuple[int, int]:
+    """``"20-1"`` → ``(labels per class=20, seed=1)``. Raises `UserError`."""
+    found = re.match(LABEL_CELL, cell)
+    if not found:
+        raise UserError(f"{_short(cell)}: must be labels per class (1 to 5000) and a seed, as in 20-0")
+    return int(found[1]), int(found[2])
 
 
 def load(path: str | Path = "params.yaml") -> Params:

@@ -114,6 +114,7 @@ def photographs(**more: bytes) -> dict[str, bytes]:
         "train/bees/cmyk.jpg": png(Image.new("CMYK", (300, 300)), "JPEG"),
         "val/ants/wide.png": png(wide),
         "val/bees/alpha.png": png(Image.new("RGBA", (300, 300), (1, 2, 3, 0))),
+        "val/bees/dot.jpg": png(Image.new("RGB", (1, 1), (7, 7, 7)), "JPEG"),
         "train/ants/imageNotFound.gif": b"never read",
     }
     return {f"hymenoptera_data/{name}": data for name, data in (kinds | more).items()}
@@ -123,11 +124,15 @@ def test_hymenoptera_modes_crop_and_order(tmp_path: Path) -> None:
     make_zip(tmp_path / "hymenoptera_data.zip", photographs())
     arrays = hymenoptera.pack(tmp_path, "embedded")
     expected = ["train/ants/grey.jpg", "train/bees/cmyk.jpg", "val/ants/wide.png", "val/bees/alpha.png"]
+    expected.append("val/bees/dot.jpg")
     assert arrays["names"].tolist() == expected
-    assert arrays["labels"].tolist() == [0, 1, 0, 1]
-    assert arrays["is_train"].tolist() == [True, True, False, False]
-    assert arrays["images"].shape == (4, 3, 256, 256)
+    assert arrays["labels"].tolist() == [0, 1, 0, 1, 1]
+    assert arrays["is_train"].tolist() == [True, True, False, False, False]
+    assert arrays["images"].shape == (5, 3, 256, 256)
     assert (arrays["images"][0] == 100).all()
+    assert (arrays["images"][1] == 255).all()  # no ink of any colour
+    assert (arrays["images"][3] == 255).all()  # what is transparent shows white, not the colour hidden beneath
+    assert (arrays["images"][4] == 7).all()
     assert arrays["images"][2, :, 128, [5, 128, 250]].tolist() == [[255, 0, 0]] * 3
     with pytest.raises(UserError, match="244"):
         hymenoptera.pack(tmp_path, "archive")

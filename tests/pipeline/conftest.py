@@ -60,7 +60,8 @@ class Clone:
         )
 
 
-SMOKE = ("-S", "budget=smoke", "-S", "data.source=embedded", "-S", "cells.labels=[20]")
+SETTINGS = ("budget=smoke", "data.source=embedded", "cells.label_cells=[20-0]", "cells.transfer_seeds=[0]")
+SMOKE = tuple(word for setting in SETTINGS for word in ("-S", setting))
 
 
 @pytest.fixture(scope="session")

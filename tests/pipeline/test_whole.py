@@ -56,7 +56,7 @@ def test_a_few_shot_number_is_the_mean_of_its_episodes_with_its_interval(finishe
 def test_figures_and_curves_are_there(finished) -> None:
     figures = {path.name for path in (finished.folder / "metrics" / "figures").iterdir()}
     assert {"accuracy_by_method.png", "few_shot_curves.png", "label_efficiency.png"} <= figures
-    curve = pd.read_csv(finished.folder / "metrics" / "curves" / "cifar10-20-per-class.csv")
+    curve = pd.read_csv(finished.folder / "metrics" / "curves" / "cifar10-20-0.csv")
     assert {"step", "scratch_test_accuracy", "rotation_test_accuracy"} <= set(curve.columns)
     page = finished.run(["dvc", "plots", "show", "--out", "plots"])
     assert Path(finished.folder / "plots" / "index.html").exists(), page.stdout
@@ -92,6 +92,29 @@ def test_mlflow_and_dvc_tell_the_same_story(finished) -> None:
     assert children == set(shown.split())
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {run.data.tags["dvc.experiment"] for run in runs} == {"smoke"}
+
+
+def test_the_figures_are_in_mlflow_too(finished) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{finished.folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    stored = {
+        run.info.run_name: {file.path for file in client.list_artifacts(run.info.run_id)}
+        for run in client.search_runs([experiment.experiment_id], max_results=1000)
+    }
+    drawn = {path.name for path in (finished.folder / "metrics" / "figures").iterdir()}
+    assert {"rotation_against_supervised.png", "label_efficiency.png"} <= drawn <= stored["compare"]
+    assert {"predictions.png", "most_wrong.png"} <= stored["transfer_frozen@0"]
+
+
+def test_label_and_transfer_rows_name_their_arm_and_backbone(finished) -> None:
+    table = pd.read_csv(finished.folder / "metrics" / "comparison.csv")
+    arms = {family: set(rows["method"]) for family, rows in table.groupby("family")}
+    assert arms["label-efficiency"] == {"scratch", "rotation", "rotation-frozen-early", "rotation-frozen-last"}
+    lite0, small = ("scratch", "finetune", "frozen"), ("small-scratch", "small-rotation")
+    assert arms["transfer"] == {f"{a}-efficientnet_lite0" for a in lite0} | {f"{a}-resnet18" for a in small}
+    for measured in (finished.folder / "results").glob("*/*/run.json"):
+        if measured.parts[-3] in ("finetune", "transfer"):
+            assert json.loads(measured.read_text())["precision"] in ("bf16", "fp32")
 
 
 def test_the_dvc_commands_of_the_readme(finished) -> None:

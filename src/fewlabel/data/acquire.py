@@ -30,12 +30,6 @@ TRIES, GIVE_UP_S = 4, 15  # in a row without a byte gained; no new try after so 
 MAX_BYTES = 2**30  # the largest true file has 170 MB
 EMBEDDED = "use the drawn stand-ins with data.source=embedded"
 
-RESNET18 = Archive(  # torchvision's ResNet18_Weights.IMAGENET1K_V1; its name holds the beginning of its sha256
-    name="resnet18-f37072fd.pth",
-    url="https://download.pytorch.org/models/resnet18-f37072fd.pth",
-    digest="f37072fd",
-)
-
 
 class _Cut(Exception):
     """An attempt that failed and may succeed when repeated; the message is for people and holds no secret."""

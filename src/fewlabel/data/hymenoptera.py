@@ -92,10 +92,12 @@ def load(path: str | Path) -> Hymenoptera:
 
 
 def _photograph(data: bytes, what: str) -> NDArray[np.uint8]:
-    """Shorter side to 256 pixels, centre crop; grey, CMYK and transparent images become RGB. → (3, 256, 256)."""
+    """Shorter side to 256 pixels, centre crop; grey and CMYK become RGB, what is transparent white. → (3, 256, 256)."""
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "GIF"]) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
             square = ImageOps.fit(upright.convert("RGB"), (SIZE, SIZE), Image.Resampling.BICUBIC)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise UserError(f"{what}: not a readable image; the archive is damaged, get it again") from None

@@ -1,0 +1,48 @@
+"""The ImageNet features of every photograph and of its mirror image: ``python -m stages.transfer_features``.
+
+A frozen backbone never changes, so the frozen starts of all seeds and folds train their heads on these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fewlabel import augment, device, params, supervised, tracking
+from fewlabel.data import hymenoptera
+from fewlabel.models import pretrained
+from stages.common import launch, run_facts, whole_folder, write_json
+
+DATA, OUT = Path("data/prepared/hymenoptera.npz"), Path("results/transfer_features")
+CHUNK = 32  # photographs per forward pass
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    everything = params.load()
+    settings, on = everything.transfer, device.pick(everything.device)
+    print(f"features of {settings.backbone} on {device.describe(on)}")
+    with tracking.start("transfer_features", {"backbone": settings.backbone, "image_size": settings.image_size}):
+        images = torch.from_numpy(hymenoptera.load(DATA).images).to(on)
+        backbone = pretrained.create(settings.backbone, True, seed=0, mirror=everything.data.mirror)
+        network = backbone.module.to(on).to(memory_format=torch.channels_last)
+
+        def features(photographs: Tensor) -> Tensor:
+            chunks = (augment.middle(chunk, settings.image_size) for chunk in photographs.split(CHUNK))
+            return supervised.predict(network, map(backbone.normalise, chunks))
+
+        began = time.monotonic()
+        tensors = {"upright": features(images), "mirrored": features(images.flip(-1))}
+        seconds = time.monotonic() - began
+        with whole_folder(OUT) as out:
+            save_file(tensors, out / "features.safetensors")
+            write_json(out / "run.json", run_facts(on, seconds, precision=device.precision(on)))
+
+
+if __name__ == "__main__":
+    launch(main)
