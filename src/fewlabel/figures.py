@@ -184,6 +184,66 @@ def label_efficiency(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def paired_differences(table: pd.DataFrame) -> Figure:
+    """For each protocol, by how many points each method falls short of the best one on the same episodes.
+
+    Args:
+        table: of `paired.differences`, one row per protocol and pair, the better method first.
+    """
+    protocols = list(dict.fromkeys(table["protocol"]))
+    columns = min(2, max(1, len(protocols)))
+    lines = -(-len(protocols) // columns)
+    # The best one's rows say it all: what every other falls short by.
+    parts = []
+    for protocol in protocols:
+        part = table[table["protocol"] == protocol]
+        best = part.iloc[0][["method", "transductive"]]
+        parts.append(part[(part[["method", "transductive"]] == best).all(axis=1)])
+    heights = [max(len(part) for part in parts[line * columns :][:columns]) + 1.2 for line in range(lines)]
+    figure, axes = plt.subplots(
+        max(1, lines),
+        columns,
+        figsize=(4.8 * columns, 1.2 + 0.27 * sum(heights) + 0.45 * lines),
+        gridspec_kw={"height_ratios": heights or [1]},
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat[len(protocols) :]:
+        axis.set_visible(False)
+    for axis, part in zip(axes.flat, parts, strict=False):
+        axis.axvline(0, color="#444444", lw=1)
+        for y, row in enumerate(part.to_dict("records")):
+            below, above = row["difference"] - row["ci95_low"], row["ci95_high"] - row["difference"]
+            colour = COLOURS.get(row["other"], SPARE)
+            axis.errorbar(
+                -100 * row["difference"],
+                y,
+                xerr=[[100 * above], [100 * below]],
+                fmt=MARKERS.get(row["other"], "D"),
+                ms=6,
+                color=colour,
+                mfc="white" if row["other_transductive"] else colour,
+                capsize=3,
+                lw=1.5,
+            )
+        axis.set_yticks(range(len(part)), part["other"])
+        axis.set_ylim(len(part) - 0.5, -0.5)
+        axis.set_xlim(right=max(0.0, axis.get_xlim()[1]))
+        first = part.iloc[0]
+        mode = ", transductive" if first["transductive"] else ""
+        axis.set_title(
+            f"{first['protocol']}: best is {first['method']}{mode}, {first['accuracy']:.1%}", loc="left", fontsize=9.5
+        )
+    for axis in axes[-1]:
+        axis.set_xlabel("difference to the best, percentage points")
+    if table["other_transductive"].any() or table["transductive"].any():
+        axes[0, 0].plot([], [], "o", color="#444444", label="each query on its own")
+        axes[0, 0].plot([], [], "o", color="#444444", mfc="white", label="transductive")
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    figure.suptitle("Paired differences on the same test episodes, with 95 % interval", fontweight="bold")
+    return figure
+
+
 def _data_note(rows: pd.DataFrame) -> str:
     datasets = ", ".join(dict.fromkeys(rows["dataset"]))
     stand_in = " (embedded stand-in data)" if (rows["source"] == "embedded").any() else ""
