@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fewlabel import episodes, params, tracking
-from fewlabel.data import few_shot, omniglot, own_images
+from fewlabel.data import few_shot, omniglot, omniglot_splits, own_images
 from fewlabel.errors import UserError
 from stages.common import launch, whole_folder
 from stages.few_shot import report_memory
@@ -34,7 +34,7 @@ def main() -> None:
             data = own_images.read(split, own, needed[largest], largest)
         else:
             drawn = omniglot.load("data/prepared/omniglot.npz")
-            data = omniglot.few_shot(drawn, split, settings.validation_alphabets, settings.seed)
+            data = omniglot_splits.divide(drawn, split, settings.validation_alphabets, settings.seed)
         run.tags(origin=data.origin)
         upright = np.flatnonzero(data.test[:, 1] == 0)
         with whole_folder(Path("data/episodes") / split) as out:

@@ -26,7 +26,9 @@ def fill(settings: params.Params, results: Path, raw: Path, origin: str = "archi
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "run.json").write_text(json.dumps({"seconds": 10.0, "device": "abacus"}))
         name = cell.measured.name
-        protocol = {"omniglot": "vinyals/5w1s", "cifar10": "cifar10/20-per-class"}.get(cell.dataset, "hymenoptera/all")
+        protocol = {"omniglot": "vinyals/5w1s", "flowers": "flowers/5w1s", "cifar10": "cifar10/20-per-class"}.get(
+            cell.dataset, "hymenoptera/all"
+        )
         row = {
             "family": cell.dataset,
             "method": name.split("-")[0],
@@ -68,6 +70,24 @@ def test_stand_in_data_say_so_and_are_set_beside_no_published_number(settings, t
     table = leaderboard.gather(settings, tmp_path / "results", tmp_path / "raw")
     assert set(table["source"]) == {"embedded"}
     assert table["reference"].isna().all()
+
+
+def test_own_images_say_so_and_are_set_beside_no_published_number(settings, tmp_path) -> None:
+    own = {"own_images": {"flowers": params.OwnImages(folder="x")}}
+    cells = settings.cells.model_copy(update={"splits": ["vinyals", "flowers"]})
+    both = settings.model_copy(update=own | {"cells": cells})
+    fill(both, tmp_path / "results", tmp_path / "raw")
+    for cell in leaderboard.cells(both, tmp_path / "results"):
+        if cell.dataset == "flowers":
+            path = cell.measured / "metrics.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"origin": "own"}))
+    table = leaderboard.gather(both, tmp_path / "results", tmp_path / "raw")
+    flowers = table[table["dataset"] == "flowers"]
+    assert len(flowers) == 4 * 2
+    assert set(flowers["source"]) == {"own"}
+    assert set(flowers["protocol"]) == {"flowers/5w1s"}
+    assert flowers["reference"].isna().all()
+    assert table.loc[table["dataset"] != "flowers", "reference"].notna().any()
 
 
 def test_a_missing_result_is_named(settings, tmp_path) -> None:

@@ -147,11 +147,11 @@ def _divide(name: str, settings: OwnImages, classes: list[str]) -> tuple[list[st
         raise UserError(f"{where}: {both[0]} is both in test and in validation: take it out of one")
     listed = {each for part in chosen.values() for each in part}
     rest = [units[i] for i in np.random.default_rng(settings.seed).permutation(len(units)) if units[i] not in listed]
+    shares = [part for part in ("test", "validation") if part not in chosen]
     total = len(rest)
-    for part in ("test", "validation"):
-        if part not in chosen:
-            count = max(1, round(getattr(settings, part) * total))
-            chosen[part], rest = rest[:count], rest[count:]
+    for left, part in zip((len(shares), 1), shares, strict=False):  # one each, at least, for this and all that follow
+        count = max(1, min(round(getattr(settings, part) * total), len(rest) - left))
+        chosen[part], rest = rest[:count], rest[count:]
     if not (rest and chosen["test"] and chosen["validation"]):
         raise UserError(
             f"{where}: its {len(units)} {'groups' if settings.by == 'group' else 'classes'} do not give at least one "
