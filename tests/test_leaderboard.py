@@ -55,8 +55,8 @@ def test_every_cell_gives_its_row_with_source_time_and_reference(settings, tmp_p
     (stale / "metrics.json").write_text("not even JSON")
     table = leaderboard.gather(settings, tmp_path / "results", tmp_path / "raw")
     assert list(table.columns) == leaderboard.COLUMNS
-    # 4 methods x 2 seeds, 1 pretraining, 3 starts x 2 numbers of labels, 3 transfer starts
-    assert len(table) == 4 * 2 + 1 + 3 * 2 + 3
+    # 5 methods x 2 seeds, 1 pretraining, 3 starts x 2 numbers of labels, 3 transfer starts
+    assert len(table) == 5 * 2 + 1 + 3 * 2 + 3
     assert set(table["source"]) == {"mirror"}
     maml = table[(table["method"] == "maml")].iloc[0]
     assert (maml["reference"], maml["reference_source"]) == (0.987, "Finn et al. 2017")
@@ -83,7 +83,7 @@ def test_own_images_say_so_and_are_set_beside_no_published_number(settings, tmp_
             path.write_text(json.dumps(json.loads(path.read_text()) | {"origin": "own"}))
     table = leaderboard.gather(both, tmp_path / "results", tmp_path / "raw")
     flowers = table[table["dataset"] == "flowers"]
-    assert len(flowers) == 4 * 2
+    assert len(flowers) == 5 * 2
     assert set(flowers["source"]) == {"own"}
     assert set(flowers["protocol"]) == {"flowers/5w1s"}
     assert flowers["reference"].isna().all()

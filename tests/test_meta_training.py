@@ -103,7 +103,7 @@ def test_with_the_support_labels_shuffled_a_trained_model_is_at_chance() -> None
     class Shuffled(type(method)):  # type: ignore[misc]
         def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
             generator = torch.Generator().manual_seed(1)
-            order = torch.rand(support.shape[:1] + (25,), generator=generator).argsort(1)
+            order = torch.rand(len(support), 25, generator=generator).argsort(1)
             mixed = torch.stack([each.flatten(0, 1)[o].view_as(each) for each, o in zip(support, order, strict=True)])
             return super().predict(mixed, query, transductive)
 
