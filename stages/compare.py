@@ -39,7 +39,9 @@ def main() -> None:
             write_json(out / "runs.json", leaderboard.runs(settings, RESULTS))
             write_curves(out / "curves", supervised)
             draw(out / "figures", settings, table, few_shot, supervised)
-            figures.save(figures.paired_differences(differences), out / "figures" / "paired_differences.png")
+            figures.save(
+                figures.paired_differences(paired.to_the_best(differences)), out / "figures" / "paired_differences.png"
+            )
             for picture in sorted((out / "figures").iterdir()):
                 run.artifact(picture)
             run.artifact(out / "comparison.csv")

@@ -26,7 +26,7 @@ def fill(settings: params.Params, results: Path, raw: Path, origin: str = "archi
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "run.json").write_text(json.dumps({"seconds": 10.0, "device": "abacus"}))
         name = cell.measured.name
-        protocol = {"omniglot": "vinyals/5w1s", "flowers": "flowers/5w1s", "cifar10": "cifar10/20-per-class"}.get(
+        protocol = {"omniglot": "vinyals/5w1s1q", "flowers": "flowers/5w1s", "cifar10": "cifar10/20-per-class"}.get(
             cell.dataset, "hymenoptera/all"
         )
         row = {

@@ -188,17 +188,11 @@ def paired_differences(table: pd.DataFrame) -> Figure:
     """For each protocol, by how many points each method falls short of the best one on the same episodes.
 
     Args:
-        table: of `paired.differences`, one row per protocol and pair, the better method first.
+        table: of `paired.to_the_best`, a row per protocol and each method but its best.
     """
-    protocols = list(dict.fromkeys(table["protocol"]))
-    columns = min(2, max(1, len(protocols)))
-    lines = -(-len(protocols) // columns)
-    # The best one's rows say it all: what every other falls short by.
-    parts = []
-    for protocol in protocols:
-        part = table[table["protocol"] == protocol]
-        best = part.iloc[0][["method", "transductive"]]
-        parts.append(part[(part[["method", "transductive"]] == best).all(axis=1)])
+    parts = [part for _, part in table.groupby("protocol", sort=False)]
+    columns = min(2, max(1, len(parts)))
+    lines = -(-len(parts) // columns)
     heights = [max(len(part) for part in parts[line * columns :][:columns]) + 1.2 for line in range(lines)]
     figure, axes = plt.subplots(
         max(1, lines),
@@ -208,7 +202,7 @@ def paired_differences(table: pd.DataFrame) -> Figure:
         squeeze=False,
         layout="constrained",
     )
-    for axis in axes.flat[len(protocols) :]:
+    for axis in axes.flat[len(parts) :]:
         axis.set_visible(False)
     for axis, part in zip(axes.flat, parts, strict=False):
         axis.axvline(0, color="#444444", lw=1)
@@ -234,7 +228,7 @@ def paired_differences(table: pd.DataFrame) -> Figure:
         axis.set_title(
             f"{first['protocol']}: best is {first['method']}{mode}, {first['accuracy']:.1%}", loc="left", fontsize=9.5
         )
-    for axis in axes[-1]:
+    for axis in axes.flat[max(0, len(parts) - columns) : len(parts)]:  # the lowest of each column
         axis.set_xlabel("difference to the best, percentage points")
     if table["other_transductive"].any() or table["transductive"].any():
         axes[0, 0].plot([], [], "o", color="#444444", label="each query on its own")
