@@ -43,7 +43,10 @@ def main() -> None:
                 where = f"test task {name} of {split}"
                 if task.upright and len(upright) in (0, len(data.test)):
                     which = "all" if len(upright) else "none"
-                    raise UserError(f"{where}: {which} of the test classes there are upright: take that task out")
+                    raise UserError(
+                        f"{where}: {which} of its test classes are upright, leave -upright out there; a task of one "
+                        "split alone goes under episodes.published_tasks"
+                    )
                 classes = len(upright) if task.upright else len(data.test)
                 count = settings.count if task.way else settings.all_way_count
                 shape = episodes.Shape(count, task.way or classes, task.shot, task.queries or settings.queries)

@@ -50,7 +50,6 @@ def test_a_mapping_over_budgets_gives_the_chosen_entry() -> None:
         ("cells.tasks", ["7w1s"], "cells.tasks names 7w1s, and no test task of lake has that way and shot"),
         ("cells.tasks", ["5w1s1q"], "cells.tasks.0 = '5w1s1q'"),
         ("cells.splits", ["flowers"], "cells.splits names flowers, and there are lake, vinyals: own images go under"),
-        ("episodes.tasks", ["5w1s", "5w1s"], "the test tasks of lake name one task twice"),
         ("episodes.tasks", ["all-21s"], "task all-21s with 15 queries a class needs 36 drawings"),
         ("episodes.published_tasks", {"vinyals": ["5w19s5q"]}, "task 5w19s5q with 5 queries a class needs 24"),
         ("own_images.lake", {"folder": "x"}, "own_images.lake: that name is taken"),
