@@ -48,8 +48,10 @@ def main() -> None:
             for made in sorted(out.iterdir()):  # everything was made: now, and only now, replace the earlier results
                 shutil.rmtree(METRICS / made.name, ignore_errors=True)
                 made.replace(METRICS / made.name)
-        for row in table.itertuples():
-            run.log(0, **{f"{row.protocol}/{row.method}/{row.seed}/{row.metric}": float(str(row.value))})
+        for row in table.to_dict("records"):
+            mode = "-transductive" if row["transductive"] else ""
+            name = f"{row['protocol']}/{row['method']}{mode}/{row['seed']}/{row['metric']}"
+            run.log(0, **{name: float(row["value"])})
     print(table.drop(columns=["reference_source", "device"]).to_string(index=False, float_format="%.4g"))
 
 

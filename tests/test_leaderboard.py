@@ -103,11 +103,13 @@ def test_the_summary_is_the_mean_over_seeds() -> None:
             "family": "few-shot",
             "method": "maml",
             "protocol": "lake/5w1s",
+            "transductive": [True, True, False],
             "metric": "accuracy",
-            "value": [0.25, 0.75],
+            "value": [0.25, 0.75, 0.25],
         }
     )
-    assert leaderboard.summary(table) == {"few-shot": {"maml": {"lake/5w1s": 0.5}}}
+    modes = {"maml-transductive": {"lake/5w1s": 0.5}, "maml": {"lake/5w1s": 0.25}}
+    assert leaderboard.summary(table) == {"few-shot": modes}
 
 
 def test_the_published_numbers_are_unique_by_method_and_protocol() -> None:

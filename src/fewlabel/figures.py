@@ -50,7 +50,9 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
     """Accuracy with its 95 % interval, one line per method and protocol; the published value as a hollow diamond."""
     table = table[table["metric"] == "accuracy"]
     families = list(dict.fromkeys(table["family"]))
-    heights = [len(table[table["family"] == family].groupby(["protocol", "method"])) for family in families]
+    heights = [
+        len(table[table["family"] == family].groupby(["protocol", "method", "transductive"])) for family in families
+    ]
     figure, axes = plt.subplots(
         len(families),
         1,
@@ -62,9 +64,9 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
     for axis, family in zip(axes[:, 0], families, strict=True):
         part = table[table["family"] == family]
         labels: list[str] = []
-        for _, rows in part.groupby(["protocol", "method"], sort=False):
-            y, method = len(labels), rows["method"].iloc[0]
-            labels.append(f"{method}  {rows['protocol'].iloc[0]}")
+        for (protocol, method, transductive), rows in part.groupby(["protocol", "method", "transductive"], sort=False):
+            y = len(labels)
+            labels.append(f"{method}{', transductive' if transductive else ''}  {protocol}")
             colour = COLOURS.get(method, SPARE)
             for _, row in rows.iterrows():  # one point per seed
                 low, high = row["value"] - row["ci95_low"], row["ci95_high"] - row["value"]

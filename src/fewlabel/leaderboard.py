@@ -96,7 +96,10 @@ def gather(params: Params, results: Path, raw: Path) -> pd.DataFrame:
     published = ~table["source"].isin(["embedded", "own"]) & (table["metric"] == "accuracy")
     table.loc[~published, ["reference", "reference_source"]] = None  # neither has a published number
     return table[COLUMNS].sort_values(
-        ["family", "protocol", "method", "seed", "metric"], key=_natural, kind="stable", ignore_index=True
+        ["family", "protocol", "method", "transductive", "seed", "metric"],
+        key=_natural,
+        kind="stable",
+        ignore_index=True,
     )
 
 
@@ -125,10 +128,12 @@ def runs(params: Params, results: Path) -> dict[str, Any]:
 def summary(table: pd.DataFrame) -> dict[str, Any]:
     """The readable handful for ``dvc metrics show`` and ``dvc exp show``, as means over seeds."""
     nested: dict[str, Any] = {}
-    means = table.groupby(["family", "method", "protocol", "metric"], sort=False, as_index=False)["value"].mean()
+    kinds = ["family", "method", "protocol", "transductive", "metric"]
+    means = table.groupby(kinds, sort=False, as_index=False)["value"].mean()
     for row in pd.DataFrame(means).to_dict("records"):
         name = row["protocol"] if row["metric"] == "accuracy" else f"{row['protocol']}/{row['metric']}"
-        nested.setdefault(row["family"], {}).setdefault(row["method"], {})[name] = round(float(row["value"]), 4)
+        method = f"{row['method']}-transductive" if row["transductive"] else row["method"]
+        nested.setdefault(row["family"], {}).setdefault(method, {})[name] = round(float(row["value"]), 4)
     return nested
 
 
