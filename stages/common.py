@@ -73,7 +73,7 @@ def run_facts(device: Any, seconds: float, **more: Any) -> dict[str, Any]:
     return {
         "device": devices.describe(device),
         "seconds": round(seconds, 1),
-        "peak_gpu_memory_mib": devices.peak_memory_mib(device),
+        "peak_memory_mib": round(devices.peak_memory_mib(device)),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         **more,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fewlabel import figures, leaderboard, params, tracking
+from fewlabel import figures, leaderboard, paired, params, tracking
 from fewlabel.errors import UserError
 from stages.common import launch, write_json
 
@@ -23,6 +23,7 @@ def main() -> None:
     settings = params.load()
     with tracking.start("compare", settings.cells.model_dump()) as run:
         table = leaderboard.gather(settings, RESULTS, RAW)
+        differences = paired.differences(settings, RESULTS)
         few_shot, supervised = read_curves(settings)
         METRICS.mkdir(exist_ok=True)
         for left_over in METRICS.glob(".draft-*"):  # of a killed run
@@ -32,18 +33,25 @@ def main() -> None:
             table.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
             as_written = pd.read_csv(out / "comparison.csv")
             (out / "leaderboard.md").write_text(leaderboard.markdown(as_written), encoding="utf-8")
+            differences.to_csv(out / "paired.csv", index=False, float_format="%.6g")
+            (out / "paired.md").write_text(paired.markdown(differences), encoding="utf-8")
             write_json(out / "summary.json", leaderboard.summary(table))
             write_json(out / "runs.json", leaderboard.runs(settings, RESULTS))
             write_curves(out / "curves", settings, supervised)
             draw(out / "figures", settings, table, few_shot, supervised)
+            figures.save(
+                figures.paired_differences(paired.to_the_best(differences)), out / "figures" / "paired_differences.png"
+            )
             for picture in sorted((out / "figures").iterdir()):
                 run.artifact(picture)
             run.artifact(out / "comparison.csv")
             for made in sorted(out.iterdir()):  # everything was made: now, and only now, replace the earlier results
                 shutil.rmtree(METRICS / made.name, ignore_errors=True)
                 made.replace(METRICS / made.name)
-        for row in table.itertuples():
-            run.log(0, **{f"{row.protocol}/{row.method}/{row.seed}/{row.metric}": float(str(row.value))})
+        for row in table.to_dict("records"):
+            mode = "-transductive" if row["transductive"] else ""
+            name = f"{row['protocol']}/{row['method']}{mode}/{row['seed']}/{row['metric']}"
+            run.log(0, **{name: float(row["value"])})
     print(table.drop(columns=["reference_source", "device"]).to_string(index=False, float_format="%.4g"))
 
 
@@ -52,7 +60,9 @@ def read_curves(settings: params.Params) -> tuple[dict[str, pd.DataFrame], dict[
     few_shot, supervised = {}, {}
     for cell in leaderboard.cells(settings, RESULTS):
         folder = cell.trained[-1]
-        if cell.dataset == "omniglot" and folder.name.endswith(f"-{settings.cells.few_shot_seeds[0]}"):
+        if folder.parent.name in ("metric_train", "meta_train") and folder.name.endswith(
+            f"-{settings.cells.few_shot_seeds[0]}"
+        ):
             few_shot[folder.name] = read_curve(folder)
         elif folder.parent.name == "finetune":
             supervised[folder.name] = read_curve(folder)

@@ -1,4 +1,7 @@
-"""Class splits of Omniglot and the fixed test episodes, as index arrays: ``python -m stages.episodes lake``."""
+"""All that a split's few-shot training and test read: drawings, class lists, fixed test episodes.
+
+``python -m stages.episodes lake``, or vinyals, or a name in ``own_images``.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +9,56 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fewlabel import episodes, params, tracking
-from fewlabel.data import omniglot
+from fewlabel.data import few_shot, omniglot, omniglot_splits, own_images
+from fewlabel.errors import UserError
 from stages.common import launch, whole_folder
+from stages.few_shot import report_memory
 
 
 def main() -> None:
+    all_params = params.load()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("split", choices=["lake", "vinyals"])
-    arguments = parser.parse_args()
-    settings = params.load().episodes
+    parser.add_argument("split", choices=[*params.OMNIGLOT_SPLITS, *all_params.own_images])
+    split = parser.parse_args().split
+    settings = all_params.episodes
+    own = all_params.own_images.get(split)
+    tasks = {name: params.Task.parse(name) for name in all_params.test_tasks(split)}
 
-    with tracking.start(f"episodes@{arguments.split}", settings.model_dump()) as run:
-        data = omniglot.load("data/prepared/omniglot.npz")
-        split = episodes.make_split(data, arguments.split, settings.validation_alphabets, settings.seed)
+    with tracking.start(f"episodes@{split}", (own or settings).model_dump()) as run:
+        if own:
+            needed = {name: task.shot + (task.queries or settings.queries) for name, task in tasks.items()}
+            largest = max(needed, key=lambda name: needed[name])
+            data = own_images.read(split, own, needed[largest], largest)
+        else:
+            drawn = omniglot.load("data/prepared/omniglot.npz")
+            data = omniglot_splits.divide(drawn, split, settings.validation_alphabets, settings.seed)
         run.tags(origin=data.origin)
-        with whole_folder(Path("data/episodes") / arguments.split) as out:
-            np.savez(out / "split.npz", train=split.train, validation=split.validation, test=split.test)
-            for task in settings.tasks:
-                shape = episodes.Shape(settings.count, *params.parse_task(task), settings.queries)
-                where = f"episodes.tasks ({task}, {arguments.split} test)"
-                episodes.check(shape, len(split.test), where, where)
-                fixed = episodes.fixed(shape, len(split.test), settings.seed, task)
-                np.savez(
-                    out / f"{task}.npz",
-                    classes=fixed.classes.numpy().astype(np.int32),
-                    support=fixed.support.numpy().astype(np.uint8),
-                    query=fixed.query.numpy().astype(np.uint8),
-                )
-        sizes = f"{len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test classes"
-        print(f"{arguments.split}: {sizes}; {settings.count} test episodes of each of {', '.join(settings.tasks)}")
+        upright = np.flatnonzero(data.test[:, 1] == 0)
+        with whole_folder(Path("data/episodes") / split) as out:
+            few_shot.save(out / "data.npz", data)
+            for name, task in tasks.items():
+                where = f"test task {name} of {split}"
+                if task.upright and len(upright) in (0, len(data.test)):
+                    which = "all" if len(upright) else "none"
+                    raise UserError(
+                        f"{where}: {which} of its test classes are upright, leave -upright out there; a task of one "
+                        "split alone goes under episodes.published_tasks"
+                    )
+                classes = len(upright) if task.upright else len(data.test)
+                count = settings.count if task.way else settings.all_way_count
+                shape = episodes.Shape(count, task.way or classes, task.shot, task.queries or settings.queries)
+                episodes.check(shape, classes, data.drawings, where, where)
+                fixed = episodes.fixed(shape, classes, data.drawings, settings.seed, name)
+                if task.upright:
+                    rows = torch.from_numpy(upright.astype(np.int32))[fixed.classes.long()]
+                    fixed = episodes.Indices(rows, fixed.support, fixed.query)
+                episodes.save(out / f"{name}.npz", fixed)
+        sizes = f"{len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test classes"
+        print(f"{split}: {sizes}, {data.drawings} images of each; test tasks {', '.join(tasks)}")
+    report_memory(torch.device("cpu"))
 
 
 if __name__ == "__main__":

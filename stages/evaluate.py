@@ -1,89 +1,83 @@
 """Evaluate one meta-trained model on the fixed test episodes: ``python -m stages.evaluate siamese lake --seed 0``.
 
-With ``--task`` on that task alone, without on all of ``episodes.tasks``.
+On all test tasks of the split; with ``--task`` on those with its way and shot. In every mode the method offers: each
+query classified without seeing the others, or transductively, all at once.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from fewlabel import device as devices
-from fewlabel import episodes, params, tracking
-from fewlabel.data import omniglot
+from fewlabel import episodes, tracking
+from fewlabel.data import few_shot
 from fewlabel.evaluation import evaluate
 from fewlabel.intervals import mean_interval
 from fewlabel.methods import base
 from stages.common import launch, run_facts, whole_folder, write_json
+from stages.few_shot import parse, report_memory
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("method", choices=["siamese", "prototypes", "nearest_mean", "maml", "reptile"])
-    parser.add_argument("split", choices=["lake", "vinyals"])
-    parser.add_argument("--task")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    all_params = params.load()
-    settings = getattr(all_params, arguments.method)
-    device = devices.pick(all_params.device)
-    cell = "-".join(filter(None, [arguments.method, arguments.split, arguments.task, str(arguments.seed)]))
-    model = f"results/{'meta_train' if arguments.task else 'metric_train'}/{cell}/model.safetensors"
-    folder = Path("data/episodes") / arguments.split
+    cell = parse(__doc__)
+    device = devices.pick(cell.params.device)
 
-    with tracking.start(f"evaluate@{cell}", settings.model_dump()) as run:
-        print(f"{cell} on {devices.describe(device)}")
+    with tracking.start(f"evaluate@{cell.name}", cell.settings.model_dump()) as run:
+        print(f"{cell.name} on {devices.describe(device)}")
         start = time.perf_counter()
-        data = omniglot.load("data/prepared/omniglot.npz")
-        with np.load(folder / "split.npz", allow_pickle=False) as split:
-            classes, train_classes = split["test"], len(split["train"])
-        table = episodes.table(data.images, classes, device)
-        rows, lines = [], ["task,episode,accuracy"]
+        data = few_shot.load(cell.episodes / "data.npz")
+        table = episodes.table(data.images, data.test, device)
+        weights = load_file(cell.trained / "model.safetensors")
+        embedded = None
+        rows, lines, digests = [], ["task,transductive,episode,accuracy"], {}
         confusion: dict[str, NDArray[np.int64]] = {}
-        for task in [arguments.task] if arguments.task else all_params.episodes.tasks:
-            way, shot = params.parse_task(task)
-            problem = base.Problem(way, shot, train_classes)
-            method = base.create(arguments.method, settings, problem, device, seed=0)
-            method.model.load_state_dict(load_file(model))
-            with np.load(folder / f"{task}.npz", allow_pickle=False) as file:
-                arrays = [torch.from_numpy(file[key]).long() for key in ("classes", "support", "query")]
-            result = evaluate(method, table, episodes.Indices(*arrays), f"{cell} {task}")
-            value, low, high = mean_interval(result.accuracies)
-            rows.append(
-                {
-                    "family": "few-shot",
-                    "method": arguments.method,
-                    "dataset": "omniglot",
-                    "protocol": f"{arguments.split}/{task}",
-                    "transductive": method.modes[0],
-                    "seed": arguments.seed,
-                    "metric": "accuracy",
-                    "value": value,
-                    "ci95_low": low,
-                    "ci95_high": high,
-                    "n": len(result.accuracies),
-                    "budget": all_params.budget,
-                }
-            )
-            lines += [f"{task},{episode},{accuracy:.6f}" for episode, accuracy in enumerate(result.accuracies)]
-            confusion[task] = result.confusion
-            run.log(0, **{f"accuracy_{task}": value})
-            print(f"{arguments.split}/{task}: {value:.4f} ({low:.4f} to {high:.4f}), {len(result.accuracies)} episodes")
-        with whole_folder(f"results/evaluate/{cell}") as out:
-            write_json(out / "metrics.json", {"origin": data.origin, "rows": rows})
+        for task in cell.test_tasks():
+            indices = episodes.load(cell.episodes / f"{task}.npz", len(data.test), data.drawings)
+            digests[task] = episodes.digest(table, indices)
+            _, way, shot = indices.support.shape
+            problem = base.Problem(way, shot, len(data.train), *data.images.shape[2:4])
+            method = base.create(cell.method, cell.settings, problem, device, seed=0)
+            method.model.load_state_dict(weights)
+            embedded = method.embed_table(table) if embedded is None else embedded
+            for transductive in method.modes:
+                mode = "transductive" if transductive else "one by one"
+                result = evaluate(method, embedded, indices, transductive, f"{cell.name} {task}, {mode}")
+                value, low, high = mean_interval(result.accuracies)
+                n = len(result.accuracies)
+                rows.append(
+                    {
+                        "family": "few-shot",
+                        "method": cell.method,
+                        "dataset": cell.params.dataset(cell.split),
+                        "protocol": f"{cell.split}/{task}",
+                        "transductive": transductive,
+                        "seed": cell.seed,
+                        "metric": "accuracy",
+                        "value": value,
+                        "ci95_low": low,
+                        "ci95_high": high,
+                        "n": n,
+                        "budget": cell.params.budget,
+                    }
+                )
+                lines += [f"{task},{transductive},{i},{accuracy:.6f}" for i, accuracy in enumerate(result.accuracies)]
+                confusion[f"{task} transductive" if transductive else task] = result.confusion
+                run.log(0, **{f"accuracy_{task}{'_transductive' if transductive else ''}": value})
+                print(f"{cell.split}/{task}, {mode}: {value:.4f} ({low:.4f} to {high:.4f}), {n} episodes")
+        with whole_folder(f"results/evaluate/{cell.name}") as out:
+            write_json(out / "metrics.json", {"origin": data.origin, "rows": rows, "episodes": digests})
             (out / "episodes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            # per task: true class, predicted class, count; the classes are rows of `classes`: character, turns
-            tables: dict[str, Any] = {"names": data.names[classes[:, 0]], "classes": classes, **confusion}
+            # per task: true class, predicted class, count; the classes are rows of `classes`: name, turns
+            tables: dict[str, Any] = {"names": data.names[data.test[:, 0]], "classes": data.test, **confusion}
             np.savez_compressed(out / "confusion.npz", **tables)
             write_json(out / "run.json", run_facts(device, time.perf_counter() - start))
         run.tags(origin=data.origin, device=devices.describe(device))
+    report_memory(device)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ def fill(settings: params.Params, results: Path, raw: Path, origin: str = "archi
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "run.json").write_text(json.dumps({"seconds": 10.0, "device": "abacus"}))
         name = cell.measured.name
-        protocol = {"omniglot": "vinyals/5w1s", "cifar10": "cifar10/20-per-class"}.get(cell.dataset, "hymenoptera/all")
+        protocol = {"omniglot": "vinyals/5w1s1q", "flowers": "flowers/5w1s", "cifar10": "cifar10/20-per-class"}.get(
+            cell.dataset, "hymenoptera/all"
+        )
         row = {
             "family": cell.dataset,
             "method": name.split("-")[0],
@@ -54,8 +56,8 @@ def test_every_cell_gives_its_row_with_source_time_and_reference(settings, tmp_p
     (stale / "metrics.json").write_text("not even JSON")
     table = leaderboard.gather(settings, tmp_path / "results", tmp_path / "raw")
     assert list(table.columns) == leaderboard.COLUMNS
-    # 4 methods x 2 seeds, 1 pretraining, 4 starts x 2 numbers of labels, 5 transfer starts
-    assert len(table) == 4 * 2 + 1 + 4 * 2 + 5
+    # 5 methods x 2 seeds, 1 pretraining, 4 starts x 2 numbers of labels, 5 transfer starts
+    assert len(table) == 5 * 2 + 1 + 4 * 2 + 5
     assert set(table["source"]) == {"mirror"}
     maml = table[(table["method"] == "maml")].iloc[0]
     assert (maml["reference"], maml["reference_source"]) == (0.987, "Finn et al. 2017")
@@ -69,6 +71,24 @@ def test_stand_in_data_say_so_and_are_set_beside_no_published_number(settings, t
     table = leaderboard.gather(settings, tmp_path / "results", tmp_path / "raw")
     assert set(table["source"]) == {"embedded"}
     assert table["reference"].isna().all()
+
+
+def test_own_images_say_so_and_are_set_beside_no_published_number(settings, tmp_path) -> None:
+    own = {"own_images": {"flowers": params.OwnImages(folder="x")}}
+    cells = settings.cells.model_copy(update={"splits": ["vinyals", "flowers"]})
+    both = settings.model_copy(update=own | {"cells": cells})
+    fill(both, tmp_path / "results", tmp_path / "raw")
+    for cell in leaderboard.cells(both, tmp_path / "results"):
+        if cell.dataset == "flowers":
+            path = cell.measured / "metrics.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"origin": "own"}))
+    table = leaderboard.gather(both, tmp_path / "results", tmp_path / "raw")
+    flowers = table[table["dataset"] == "flowers"]
+    assert len(flowers) == 5 * 2
+    assert set(flowers["source"]) == {"own"}
+    assert set(flowers["protocol"]) == {"flowers/5w1s"}
+    assert flowers["reference"].isna().all()
+    assert table.loc[table["dataset"] != "flowers", "reference"].notna().any()
 
 
 def test_a_missing_result_is_named(settings, tmp_path) -> None:
@@ -118,11 +138,13 @@ def test_the_summary_is_the_mean_over_seeds() -> None:
             "family": "few-shot",
             "method": "maml",
             "protocol": "lake/5w1s",
+            "transductive": [True, True, False],
             "metric": "accuracy",
-            "value": [0.25, 0.75],
+            "value": [0.25, 0.75, 0.25],
         }
     )
-    assert leaderboard.summary(table) == {"few-shot": {"maml": {"lake/5w1s": 0.5}}}
+    modes = {"maml-transductive": {"lake/5w1s": 0.5}, "maml": {"lake/5w1s": 0.25}}
+    assert leaderboard.summary(table) == {"few-shot": modes}
 
 
 def test_the_published_numbers_are_unique_by_method_and_protocol() -> None:

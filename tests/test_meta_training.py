@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewlabel import episodes, meta_training, params
+from fewlabel import episodes, evaluation, meta_training, params
 from fewlabel.checkpoint import Checkpoint
 from fewlabel.episodes import Shape
 from fewlabel.evaluation import evaluate
@@ -49,7 +49,7 @@ def test_a_resumed_training_gives_the_same_bytes(
     name: str, cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    settings, validation = settings_of(name), episodes.fixed(Shape(3, 3, 1, 5), 6, 0, "validation")
+    settings, validation = settings_of(name), episodes.fixed(Shape(3, 3, 1, 5), 6, 20, 0, "validation")
 
     def run(where: str | None, stop_at: int = 99) -> tuple[bytes, str]:
         torch.manual_seed(cut)  # whatever the state outside, it must not matter
@@ -71,21 +71,61 @@ def test_a_resumed_training_gives_the_same_bytes(
 def test_an_untrained_model_on_noise_is_at_chance(name: str) -> None:
     method = base.create(name, settings_of(name), Problem(5, 1, 12), CPU, seed=0)
     noise = torch.randint(0, 256, (30, 20, 1, 28, 28), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
-    result = evaluate(method, noise, episodes.fixed(Shape(60, 5, 1, 10), 30, 0, "5w1s"))
-    mean, low, high = mean_interval(result.accuracies)
-    half = (high - low) / 2
-    assert abs(mean - 0.2) < 2 * half  # 2 x 1.96 standard errors: 1 in 10,000 by luck, and the seed is fixed
-    assert result.confusion[:, 2].sum() == 60 * 50
+    fixed = episodes.fixed(Shape(60, 5, 1, 10), 30, 20, 0, "5w1s")
+    for transductive in method.modes:
+        result = evaluate(method, method.embed_table(noise), fixed, transductive)
+        mean, low, high = mean_interval(result.accuracies)
+        half = (high - low) / 2
+        assert abs(mean - 0.2) < 2 * half  # 2 x 1.96 standard errors: 1 in 10,000 by luck, and the seed is fixed
+        assert result.confusion[:, 2].sum() == 60 * 50
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_training_lifts_accuracy_on_unseen_classes(name: str) -> None:
-    fixed = episodes.fixed(Shape(20, 5, 1, 10), 12, 0, "5w1s")
+    fixed = episodes.fixed(Shape(20, 5, 1, 10), 12, 20, 0, "5w1s")
     steps = 60 if name == "nearest_mean" else 25  # it has to learn forty classes first
     settings = settings_of(name, iterations=steps, validate_every=steps)
     method = base.create(name, settings, Problem(5, 1, 40), CPU, seed=0)
     meta_training.train(method, glyphs(40), glyphs(12, 1), fixed, method.settings, 0)
-    assert evaluate(method, glyphs(12, 2), fixed).accuracies.mean() > 0.6
+    embedded = method.embed_table(glyphs(12, 2))
+    assert evaluate(method, embedded, fixed, method.modes[0]).accuracies.mean() > 0.6
+
+
+def test_with_the_support_labels_shuffled_a_trained_model_is_at_chance() -> None:
+    """Nothing but the support set tells the classes: no leak from query order, class numbers or the confusion."""
+    fixed = episodes.fixed(Shape(150, 5, 5, 10), 30, 20, 0, "5w5s")
+    method = base.create("prototypes", settings_of("prototypes", iterations=25), Problem(5, 5, 40), CPU, seed=0)
+    meta_training.train(method, glyphs(40), glyphs(12, 1), fixed_validation(), method.settings, 0)
+    embedded = method.embed_table(glyphs(30, 2))
+    right = evaluate(method, embedded, fixed, False).accuracies.mean()
+    assert right > 0.9
+
+    class Shuffled(type(method)):  # type: ignore[misc]
+        def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
+            generator = torch.Generator().manual_seed(1)
+            order = torch.rand(len(support), 25, generator=generator).argsort(1)
+            mixed = torch.stack([each.flatten(0, 1)[o].view_as(each) for each, o in zip(support, order, strict=True)])
+            return super().predict(mixed, query, transductive)
+
+    method.__class__ = Shuffled
+    mean, low, high = mean_interval(evaluate(method, embedded, fixed, False).accuracies)
+    assert abs(mean - 0.2) < high - low  # twice the half interval
+
+
+def fixed_validation() -> episodes.Indices:
+    return episodes.fixed(Shape(3, 3, 1, 5), 12, 20, 0, "validation")
+
+
+def test_queries_taken_in_parts_give_what_they_give_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An all-way episode is too large to be compared at once."""
+    method = base.create("siamese", settings_of("siamese"), Problem(9, 2, 12), CPU, seed=0)
+    fixed = episodes.fixed(Shape(3, 9, 2, 7), 9, 20, 0, "all-2s7q")
+    embedded = method.embed_table(glyphs(9))
+    whole = evaluate(method, embedded, fixed, False)
+    monkeypatch.setattr(evaluation, "CHUNK_PAIRS", 9 * 9 * 2 * 3)
+    parts = evaluate(method, embedded, fixed, False)
+    assert (whole.accuracies == parts.accuracies).all()
+    assert (whole.confusion == parts.confusion).all()
 
 
 def test_it_stops_without_improvement_and_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +139,7 @@ def test_it_stops_without_improvement_and_keeps_the_best(monkeypatch: pytest.Mon
         return next(scores), 0.0
 
     monkeypatch.setattr(meta_training, "score", score)
-    validation = episodes.fixed(Shape(3, 3, 1, 5), 6, 0, "validation")
+    validation = episodes.fixed(Shape(3, 3, 1, 5), 6, 20, 0, "validation")
     outcome = meta_training.train(method, glyphs(), glyphs(6, 1), validation, settings, 0)
     assert outcome.steps == 10  # the best was at step 4, and 6 steps did not improve on it
     assert torch.equal(method.model.convolutions[1].weight, seen[1])
@@ -108,8 +148,8 @@ def test_it_stops_without_improvement_and_keeps_the_best(monkeypatch: pytest.Mon
 
 def test_confusion_counts_true_and_predicted_classes() -> None:
     method = base.create("prototypes", settings_of("prototypes"), Problem(3, 1, 12), CPU, seed=0)
-    fixed = episodes.fixed(Shape(7, 3, 1, 4), 9, 0, "3w1s")
-    result = evaluate(method, glyphs(9), fixed)
+    fixed = episodes.fixed(Shape(7, 3, 1, 4), 9, 20, 0, "3w1s")
+    result = evaluate(method, method.embed_table(glyphs(9)), fixed, False)
     right = result.confusion[result.confusion[:, 0] == result.confusion[:, 1], 2].sum()
     assert right / (7 * 3 * 4) == pytest.approx(result.accuracies.mean())
     assert set(result.confusion[:, 0]) == set(fixed.classes.flatten().tolist())

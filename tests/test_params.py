@@ -47,9 +47,23 @@ def test_a_mapping_over_budgets_gives_the_chosen_entry() -> None:
         ("maml.iterations", {"smoke": 1}, "maml.iterations: has no value for budget 'cpu'"),
         ("budget", "huge", "budget = 'huge': must be one of smoke, cpu, gpu"),
         ("episodes.tasks", ["5w6s"], "task 5w6s with 15 queries a class needs 21 drawings of each class"),
-        ("cells.tasks", ["7w1s"], "cells.tasks names 7w1s, which episodes.tasks does not"),
         ("cells.label_cells", ["5001-0"], "cells.label_cells.0 = '5001-0'"),
         ("cells.label_cells", ["20"], "cells.label_cells.0 = '20'"),
+        ("cells.tasks", ["7w1s"], "cells.tasks names 7w1s, and no test task of lake has that way and shot"),
+        ("cells.tasks", ["5w1s1q"], "cells.tasks.0 = '5w1s1q'"),
+        ("cells.splits", ["flowers"], "cells.splits names flowers, and there are lake, vinyals: own images go under"),
+        ("episodes.tasks", ["all-21s"], "task all-21s with 15 queries a class needs 36 drawings"),
+        ("episodes.published_tasks", {"vinyals": ["5w19s5q"]}, "task 5w19s5q with 5 queries a class needs 24"),
+        ("own_images.lake", {"folder": "x"}, "own_images.lake: that name is taken"),
+        ("own_images.my-flowers", {"folder": "x"}, "own_images.my-flowers"),
+        ("own_images.flowers", {"folder": "~/x"}, "own_images.flowers: folder = ~/x: DVC does not know ~"),
+        ("own_images.flowers", {"folder": "x", "size": 7}, "own_images.flowers.size = 7: input should be greater"),
+        ("own_images.flowers", {"folder": "x", "test": 0.6, "validation": 0.5}, "test + validation = 1.1 leave no"),
+        (
+            "own_images.flowers",
+            {"folder": "x", "color": True},
+            "own_images.flowers.color = True: unknown parameter; the closest valid key is own_images.flowers.colour",
+        ),
         ("maml.queries", 16, "maml.queries = 16 with task 5w5s needs 21 drawings"),
         ("episodes.tasks", ["5x1"], "episodes.tasks.0 = '5x1'"),
         ("device", "tpu", "device = 'tpu'"),
@@ -61,6 +75,33 @@ def test_a_mistake_is_refused_in_one_line(path: str, value: object, message: str
         params.parse(changed(path, value))
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@given(
+    way=st.one_of(st.none(), st.integers(1, 9999)), shot=st.integers(1, 99),
+    queries=st.one_of(st.none(), st.integers(1, 99)), upright=st.booleans(),
+)  # fmt: skip
+def test_a_task_is_what_its_name_says(way: int | None, shot: int, queries: int | None, upright: bool) -> None:
+    name = f"{way}w{shot}s" if way else f"all-{shot}s"
+    name += (f"{queries}q" if queries else "") + ("-upright" if upright else "")
+    assert params.Task.parse(name) == params.Task(way, shot, queries, upright)
+
+
+@pytest.mark.parametrize("name", ["", "5w", "5w0s", "w1s", "all5s", "5w1s0q", "5w1s-tilted", "5w1s1q1q", " 5w1s"])
+def test_what_is_no_task_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="no task; one is written like 5w1s"):
+        params.Task.parse(name)
+
+
+def test_each_split_has_its_test_tasks() -> None:
+    raw = changed(
+        "own_images", {"flowers": {"folder": "x", "tasks": ["5w1s", "5w5s5q", "3w1s"]}, "pets": {"folder": "y"}}
+    )
+    chosen = params.parse(raw)
+    assert chosen.test_tasks("lake") == chosen.episodes.tasks == chosen.test_tasks("pets")
+    assert chosen.test_tasks("vinyals") == [*chosen.episodes.tasks, *RAW["episodes"]["published_tasks"]["vinyals"]]
+    assert chosen.test_tasks("flowers") == ["5w1s", "5w5s5q", "3w1s"]
+    assert (chosen.dataset("lake"), chosen.dataset("pets")) == ("omniglot", "pets")
 
 
 def test_a_mistyped_key_is_named_rather_than_the_gap_it_leaves() -> None:

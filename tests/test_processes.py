@@ -30,12 +30,12 @@ method.model.double()
 table = glyphs()
 for step in range(2):
     generator = episodes.generator(0, step)
-    indices = {sample}.part(devices.share())
+    indices = episodes.sample(method.shape, len(table), table.shape[1], generator).part(devices.share())
     support, query = (part.double() / 255 for part in episodes.gather(table, indices))
     loss, _ = method.step(support, query, indices.classes, 0.5, generator)
 if rank == 0:
-    tensors = {{**method.model.state_dict(), "loss": loss}}
-    save_file({{name: tensor.contiguous() for name, tensor in tensors.items()}}, path)
+    tensors = {**method.model.state_dict(), "loss": loss}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     print(len(support), "tasks of mine")
 """
 
@@ -43,7 +43,7 @@ if rank == 0:
 @pytest.mark.parametrize("name", ["maml", "reptile"])
 def test_two_processes_make_the_step_of_one(name: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(sample="episodes.sample(method.shape, len(table), generator)"))
+    script.write_text(SCRIPT)
     results = []
     for processes, tasks in ((1, 4), (2, 2)):
         path = tmp_path / f"{processes}.safetensors"

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import platform
+import resource
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,9 +66,12 @@ def describe(device: torch.device) -> str:
     return f"{_cpu_name()}, {os.cpu_count()} cores"
 
 
-def peak_memory_mib(device: torch.device) -> float | None:
-    """Peak GPU memory of this process in MiB; None on a CPU."""
-    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory this process has held, in MiB: of the GPU, or on a CPU of the machine (resident)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def launch_processes(count: int) -> None:

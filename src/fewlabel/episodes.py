@@ -1,31 +1,23 @@
-"""Omniglot's class splits, the fixed test episodes, and episodes sampled on the device.
+"""The fixed test episodes, and episodes sampled on the device.
 
 An episode is a small classification problem: `way` classes, `shot` labelled support drawings of each, and query
-drawings to classify. A class is a pair (character, quarter turns counter-clockwise): a turned character is another
-class. Everything is index arithmetic on uint8 drawings that live on the device whole.
+drawings to classify. Everything is index arithmetic on uint8 drawings that live on the device whole.
 """
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabel.data.omniglot import DRAWINGS, Omniglot
 from fewlabel.errors import UserError
-
-
-@dataclass(frozen=True)
-class Split:
-    """Three disjoint sets of classes, each (n, 2): character, quarter turns counter-clockwise."""
-
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    test: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -56,54 +48,62 @@ class Indices:
         return [Indices(*part) for part in zip(*parts, strict=True)]
 
 
-def make_split(data: Omniglot, name: str, validation_alphabets: int, seed: int) -> Split:
-    """The `lake` or `vinyals` split.
-
-    lake: background alphabets for training, every rotation a class, except `validation_alphabets` of them held out
-    whole; the evaluation alphabets are the test. Validation and test are not rotated. vinyals: the published lists.
-    """
-    if name == "vinyals":
-        return Split(data.vinyals["train"], data.vinyals["val"], data.vinyals["test"])
-    alphabets = data.alphabets
-    background = np.unique(alphabets[data.background])
-    if validation_alphabets >= len(background):
-        raise UserError(
-            f"episodes.validation_alphabets = {validation_alphabets}: there are {len(background)} background "
-            "alphabets and at least one must be left for training"
-        )
-    held_out = np.random.default_rng(seed).permutation(background)[:validation_alphabets]
-    validation = data.background & np.isin(alphabets, held_out)
-    train = np.flatnonzero(data.background & ~validation)
-    rotated = np.stack([np.repeat(train, 4), np.tile(np.arange(4), len(train))], axis=1)
-    upright = [np.flatnonzero(chosen) for chosen in (validation, ~data.background)]
-    return Split(rotated, *(np.stack([each, np.zeros_like(each)], axis=1) for each in upright))
-
-
-def check(shape: Shape, classes: int, way_parameter: str, shot_parameter: str) -> None:
-    """Refuse an episode shape that the data cannot fill. Raises `UserError` naming the parameter to lower."""
+def check(shape: Shape, classes: int, drawings: int, way_parameter: str, shot_parameter: str) -> None:
+    """Refuse an episode shape that `drawings` of each of `classes` cannot fill. Raises `UserError` naming the
+    parameter to lower."""
     if shape.way > classes:
         raise UserError(f"{way_parameter}: {shape.way}-way episodes and only {classes} classes: lower the way")
     needed = shape.shot + shape.queries
-    if needed > DRAWINGS:
+    if needed > drawings:
         raise UserError(
             f"{shot_parameter}: {shape.shot} shots + {shape.queries} queries need {needed} drawings of a class, and "
-            f"there are {DRAWINGS}: lower one of them"
+            f"there are {drawings}: lower one of them"
         )
 
 
-def fixed(shape: Shape, classes: int, seed: int, name: str) -> Indices:
-    """Episodes that never change: the same for every method. `name` tells one protocol's draws from another's."""
+def fixed(shape: Shape, classes: int, drawings: int, seed: int, name: str) -> Indices:
+    """Episodes that never change: the same for every method. `name` tells one task's draws from another's.
+
+    As compact as they can be kept: an all-way episode names thousands of drawings.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    chosen = np.stack([rng.permutation(classes)[: shape.way] for _ in range(shape.tasks)])
-    order = rng.random((shape.tasks, shape.way, DRAWINGS)).argsort(axis=-1, kind="stable")
+    chosen = np.stack([rng.permutation(classes)[: shape.way] for _ in range(shape.tasks)]).astype(np.int32)
+    order = np.stack([rng.random((shape.way, drawings)).argsort(kind="stable").astype(np.int16) for _ in chosen])
     return _indices(torch.from_numpy(chosen), torch.from_numpy(order), shape)
 
 
-def sample(shape: Shape, classes: int, generator: torch.Generator) -> Indices:
+def sample(shape: Shape, classes: int, drawings: int, generator: torch.Generator) -> Indices:
     """Random episodes: classes and drawings without replacement, so support and query never overlap."""
     chosen = torch.rand(shape.tasks, classes, generator=generator).topk(shape.way, dim=1).indices
-    order = torch.rand(shape.tasks, shape.way, DRAWINGS, generator=generator).argsort(dim=-1)
+    order = torch.rand(shape.tasks, shape.way, drawings, generator=generator).argsort(dim=-1)
     return _indices(chosen, order, shape)
+
+
+def save(path: Path, indices: Indices) -> None:
+    np.savez(path, **{name: tensor.numpy() for name, tensor in vars(indices).items()})
+
+
+def load(path: Path, classes: int, drawings: int) -> Indices:
+    """Read what `save` wrote. Raises `UserError` when it is missing, damaged, or not of these data."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            indices = Indices(*(torch.from_numpy(file[name]) for name in ("classes", "support", "query")))
+        for tensor, limit in ((indices.classes, classes), (indices.support, drawings), (indices.query, drawings)):
+            if tensor.dtype.is_floating_point or not 0 <= tensor.min() <= tensor.max() < limit:
+                raise ValueError("its indices are not of these classes and drawings")
+    except (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+        text = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: missing or damaged ({text}); run `dvc repro` to make it again") from None
+    return indices
+
+
+def digest(table: Tensor, indices: Indices) -> str:
+    """Of what the episodes show, drawings and all: equal digests, the same questions."""
+    found = hashlib.sha256()
+    for tensor in (table, *vars(indices).values()):
+        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.cpu().contiguous().numpy())
+    return found.hexdigest()[:16]
 
 
 def _indices(classes: Tensor, order: Tensor, shape: Shape) -> Indices:
@@ -117,9 +117,19 @@ def generator(seed: int, step: int) -> torch.Generator:
 
 
 def table(images: NDArray[np.uint8], classes: NDArray[np.int64], device: torch.device) -> Tensor:
-    """The drawings of `classes`, turned: uint8 (n, 20, 1, 28, 28) on the device."""
-    turned = np.stack([np.rot90(images[character], turns, axes=(1, 2)) for character, turns in classes])
-    return torch.from_numpy(turned).unsqueeze(2).to(device)
+    """The drawings of `classes`, turned.
+
+    Args:
+        images: (kinds, drawings, channels, size, size).
+        classes: (n, 2), kind and quarter turns counter-clockwise.
+
+    Returns:
+        uint8 (n, drawings, channels, size, size) on the device.
+    """
+    found = torch.empty(len(classes), *images.shape[1:], dtype=torch.uint8)
+    for place, (kind, turns) in enumerate(classes):
+        found[place] = torch.from_numpy(np.rot90(images[kind], turns, axes=(-2, -1)).copy())
+    return found.to(device)
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -129,5 +139,11 @@ def as_float(images: Tensor) -> Tensor:
 
 def gather(table: Tensor, indices: Indices) -> tuple[Tensor, Tensor]:
     """Support (E, way, shot, ...) and query (E, way, queries, ...) out of a table (classes, drawings, ...)."""
-    classes = indices.classes.to(table.device)[..., None]
-    return table[classes, indices.support.to(table.device)], table[classes, indices.query.to(table.device)]
+    classes, support, query = (part.to(table.device).long() for part in vars(indices).values())
+    rows = classes[..., None] * table.shape[1]
+    return _take(table, rows + support), _take(table, rows + query)
+
+
+def _take(table: Tensor, rows: Tensor) -> Tensor:
+    """``table.flatten(0, 1)[rows]``, six times faster on a CPU."""
+    return table.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, rows.shape)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from fewlabel import episodes
 from fewlabel.episodes import Indices
-from fewlabel.methods.base import Method, accuracies
+from fewlabel.methods.base import Method
 from fewlabel.progress import Progress
 
 CHUNK_IMAGES = 10_000  # images in flight, or embeddings; bounds the memory
+CHUNK_PAIRS = 20_000_000  # of a query and a support drawing, as many as a Siamese network compares at once
 
 
 @dataclass(frozen=True)
@@ -25,23 +26,34 @@ class Result:
     confusion: NDArray[np.int64]
 
 
-def evaluate(method: Method, table: Tensor, indices: Indices, name: str = "evaluation") -> Result:
-    """`method` on episodes of a table uint8 (classes, 20, 1, 28, 28). Each drawing is embedded once.
+def evaluate(
+    method: Method, embedded: Tensor, indices: Indices, transductive: bool, name: str = "evaluation"
+) -> Result:
+    """`method` on fixed episodes, in one of its modes of predicting. Leaves the method as it was.
 
-    Leaves the method as it was.
+    Args:
+        embedded: what `method.embed_table` makes of the drawings (classes, drawings, ...): once for all tasks.
     """
-    embedded = method.embed_table(table)
     count, way, shot = indices.support.shape
-    size = max(1, CHUNK_IMAGES // (way * (shot + indices.query.shape[2])))
-    right, pairs = [], []
+    queries = indices.query.shape[2]
+    size = max(1, CHUNK_IMAGES // (way * (shot + queries)))
+    # Without transduction a query knows nothing of the others, so those of a large episode can be taken in parts.
+    part = queries if transductive else max(1, min(queries, CHUNK_PAIRS // (way * way * shot)))
+    classes = len(embedded)
+    pairs = torch.zeros(classes * classes, dtype=torch.int64)
+    right = []
     with Progress(name, count) as bar:
         for chunk in indices.chunks(size):
+            support, query = episodes.gather(embedded, chunk)
             with torch.no_grad():
-                logits = method.predict(*episodes.gather(embedded, chunk), method.modes[0])
-            right.append(accuracies(logits).cpu())
-            predicted = chunk.classes.gather(1, logits.argmax(-1).cpu())
-            true = chunk.classes.repeat_interleave(chunk.query.shape[2], dim=1)
-            pairs.append(torch.stack([true, predicted], dim=-1).flatten(0, 1))
+                logits = [method.predict(support, some, transductive) for some in query.split(part, dim=2)]
+            found = [each.argmax(-1).cpu().unflatten(1, (way, -1)) for each in logits]
+            position = torch.cat(found, dim=2)  # (E, way, queries), of the class along the way axis
+            right.append((position == torch.arange(way)[:, None]).double().mean((1, 2)))
+            predicted = chunk.classes.long().gather(1, position.flatten(1))
+            true = chunk.classes.long().repeat_interleave(queries, dim=1)
+            pairs += torch.bincount((true * classes + predicted).flatten(), minlength=classes * classes)
             bar.update(len(chunk.classes), accuracy=torch.cat(right).mean().item())
-    which, counts = np.unique(torch.cat(pairs).numpy(), axis=0, return_counts=True)
-    return Result(torch.cat(right).double().numpy(), np.column_stack([which, counts]))
+    which = pairs.nonzero()[:, 0]
+    confusion = torch.stack([which // classes, which % classes, pairs[which]], dim=1)
+    return Result(torch.cat(right).numpy(), confusion.numpy())

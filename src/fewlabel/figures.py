@@ -58,7 +58,9 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
     """
     table = table[table["metric"] == "accuracy"]
     families = list(dict.fromkeys(table["family"]))
-    heights = [len(table[table["family"] == family].groupby(["protocol", "method"])) for family in families]
+    heights = [
+        len(table[table["family"] == family].groupby(["protocol", "method", "transductive"])) for family in families
+    ]
     figure, axes = plt.subplots(
         len(families),
         1,
@@ -70,9 +72,9 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
     for axis, family in zip(axes[:, 0], families, strict=True):
         part = table[table["family"] == family]
         labels: list[str] = []
-        for _, rows in part.groupby(["protocol", "method"], sort=False):
-            y, method = len(labels), rows["method"].iloc[0]
-            labels.append(f"{method}  {rows['protocol'].iloc[0]}")
+        for (protocol, method, transductive), rows in part.groupby(["protocol", "method", "transductive"], sort=False):
+            y = len(labels)
+            labels.append(f"{method}{', transductive' if transductive else ''}  {protocol}")
             low, high = rows["value"] - rows["ci95_low"], rows["ci95_high"] - rows["value"]
             axis.errorbar(rows["value"], y, xerr=[low, high], fmt="o", ms=5, color=_colour(method), capsize=3, lw=1.5)
             reference = rows["reference"].dropna()
@@ -193,6 +195,60 @@ def _colour(method: str) -> str:
     """A method's colour; of ``frozen-resnet18``, that of ``frozen``."""
     known = [name for name in COLOURS if f"{method}-".startswith(f"{name}-")]
     return COLOURS[max(known, key=len)] if known else SPARE
+
+
+def paired_differences(table: pd.DataFrame) -> Figure:
+    """For each protocol, by how many points each method falls short of the best one on the same episodes.
+
+    Args:
+        table: of `paired.to_the_best`, a row per protocol and each method but its best.
+    """
+    parts = [part for _, part in table.groupby("protocol", sort=False)]
+    columns = min(2, max(1, len(parts)))
+    lines = -(-len(parts) // columns)
+    heights = [max(len(part) for part in parts[line * columns :][:columns]) + 1.2 for line in range(lines)]
+    figure, axes = plt.subplots(
+        max(1, lines),
+        columns,
+        figsize=(4.8 * columns, 1.2 + 0.27 * sum(heights) + 0.45 * lines),
+        gridspec_kw={"height_ratios": heights or [1]},
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat[len(parts) :]:
+        axis.set_visible(False)
+    for axis, part in zip(axes.flat, parts, strict=False):
+        axis.axvline(0, color="#444444", lw=1)
+        for y, row in enumerate(part.to_dict("records")):
+            below, above = row["difference"] - row["ci95_low"], row["ci95_high"] - row["difference"]
+            colour = COLOURS.get(row["other"], SPARE)
+            axis.errorbar(
+                -100 * row["difference"],
+                y,
+                xerr=[[100 * above], [100 * below]],
+                fmt=MARKERS.get(row["other"], "D"),
+                ms=6,
+                color=colour,
+                mfc="white" if row["other_transductive"] else colour,
+                capsize=3,
+                lw=1.5,
+            )
+        axis.set_yticks(range(len(part)), part["other"])
+        axis.set_ylim(len(part) - 0.5, -0.5)
+        axis.set_xlim(right=max(0.0, axis.get_xlim()[1]))
+        first = part.iloc[0]
+        mode = ", transductive" if first["transductive"] else ""
+        axis.set_title(
+            f"{first['protocol']}: best is {first['method']}{mode}, {first['accuracy']:.1%}", loc="left", fontsize=9.5
+        )
+    for axis in axes.flat[max(0, len(parts) - columns) : len(parts)]:  # the lowest of each column
+        axis.set_xlabel("difference to the best, percentage points")
+    if table["other_transductive"].any() or table["transductive"].any():
+        axes[0, 0].plot([], [], "o", color="#444444", label="each query on its own")
+        axes[0, 0].plot([], [], "o", color="#444444", mfc="white", label="transductive")
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    figure.suptitle("Paired differences on the same test episodes, with 95 % interval", fontweight="bold")
+    return figure
 
 
 def _data_note(rows: pd.DataFrame) -> str:

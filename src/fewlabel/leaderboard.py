@@ -41,19 +41,19 @@ def cells(params: Params, results: Path) -> Iterator[Cell]:
     """The cells that params.yaml names, so that a folder left from an earlier matrix is never read."""
     chosen = params.cells
     names = [
-        (f"{method}-{split}-{seed}", "metric_train")
+        (split, f"{method}-{split}-{seed}", "metric_train")
         for method in chosen.metric_methods
         for split in chosen.splits
         for seed in chosen.few_shot_seeds
     ] + [
-        (f"{method}-{split}-{task}-{seed}", "meta_train")
+        (split, f"{method}-{split}-{task}-{seed}", "meta_train")
         for method in chosen.gradient_methods
         for split in chosen.splits
         for task in chosen.tasks
         for seed in chosen.few_shot_seeds
     ]
-    for name, stage in names:
-        yield Cell("omniglot", results / "evaluate" / name, (results / stage / name,))
+    for split, name, stage in names:
+        yield Cell(params.dataset(split), results / "evaluate" / name, (results / stage / name,))
     pretrained = results / "pretrain_rotation"
     yield Cell("cifar10", pretrained, (pretrained,))
     for start in FINETUNE_STARTS:
@@ -79,12 +79,14 @@ def gather(params: Params, results: Path, raw: Path) -> pd.DataFrame:
     for cell in cells(params, results):
         measured = read_json(cell.measured / "metrics.json")
         runs = [read_json(folder / "run.json") for folder in cell.trained]
-        if cell.dataset not in sources:
-            sources[cell.dataset] = read_json(raw / cell.dataset / "source.json")["source"]
-        source = "embedded" if measured["origin"] == "embedded" else sources[cell.dataset]
+        source = measured["origin"]  # embedded, own, or what an archive held, of which `raw` says where it came from
+        if source == "archive":
+            if cell.dataset not in sources:
+                sources[cell.dataset] = read_json(raw / cell.dataset / "source.json")["source"]
+            source = sources[cell.dataset]
         for row in measured["rows"]:
             rows.append(
-                _labelled(row, measured, params)
+                labelled(row, measured, params)
                 | {
                     "train_seconds": round(sum(run["seconds"] for run in runs), 1),
                     "device": runs[-1]["device"],
@@ -92,14 +94,17 @@ def gather(params: Params, results: Path, raw: Path) -> pd.DataFrame:
                 }
             )
     table = pd.DataFrame(rows).merge(_references(), how="left", on=["method", "protocol", "transductive"])
-    published = (table["source"] != "embedded") & (table["metric"] == "accuracy")
-    table.loc[~published, ["reference", "reference_source"]] = None  # stand-in data have no published number
+    published = ~table["source"].isin(["embedded", "own"]) & (table["metric"] == "accuracy")
+    table.loc[~published, ["reference", "reference_source"]] = None  # neither has a published number
     return table[COLUMNS].sort_values(
-        ["family", "protocol", "method", "seed", "metric"], key=_natural, kind="stable", ignore_index=True
+        ["family", "protocol", "method", "transductive", "seed", "metric"],
+        key=_natural,
+        kind="stable",
+        ignore_index=True,
     )
 
 
-def _labelled(row: dict[str, Any], measured: dict[str, Any], params: Params) -> dict[str, Any]:
+def labelled(row: dict[str, Any], measured: dict[str, Any], params: Params) -> dict[str, Any]:
     """The row under a name of its own where it is not what its plain name says, so that it meets no reference."""
     method, protocol = row["method"], row["protocol"]
     if method == "maml" and params.maml.first_order:
@@ -124,10 +129,12 @@ def runs(params: Params, results: Path) -> dict[str, Any]:
 def summary(table: pd.DataFrame) -> dict[str, Any]:
     """The readable handful for ``dvc metrics show`` and ``dvc exp show``, as means over seeds."""
     nested: dict[str, Any] = {}
-    means = table.groupby(["family", "method", "protocol", "metric"], sort=False, as_index=False)["value"].mean()
+    kinds = ["family", "method", "protocol", "transductive", "metric"]
+    means = table.groupby(kinds, sort=False, as_index=False)["value"].mean()
     for row in pd.DataFrame(means).to_dict("records"):
         name = row["protocol"] if row["metric"] == "accuracy" else f"{row['protocol']}/{row['metric']}"
-        nested.setdefault(row["family"], {}).setdefault(row["method"], {})[name] = round(float(row["value"]), 4)
+        method = f"{row['method']}-transductive" if row["transductive"] else row["method"]
+        nested.setdefault(row["family"], {}).setdefault(method, {})[name] = round(float(row["value"]), 4)
     return nested
 
 

@@ -83,7 +83,7 @@ def train(
             if settings.patience and step - state["best_step"] >= settings.patience:
                 break  # the validation loss has not improved for that many steps
             generator = episodes.generator(seed, step)
-            indices = episodes.sample(method.shape, len(table), generator)
+            indices = episodes.sample(method.shape, len(table), table.shape[1], generator)
             indices = indices.part(devices.share())
             support, query = map(episodes.as_float, episodes.gather(table, indices))
             loss, accuracy = method.step(support, query, indices.classes, step / settings.iterations, generator)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -25,10 +26,18 @@ Epochs = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Processes = Annotated[int, Field(ge=1, le=64)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Task = Annotated[str, Field(pattern=r"^[1-9]\d{0,3}w[1-9]\d?s$")]
 LABEL_CELL = r"^([1-9]\d{0,2}|[1-4]\d{3}|5000)-(\d{1,9})$"  # labels per class of CIFAR-10, and a seed
 LabelCell = Annotated[str, Field(pattern=LABEL_CELL)]
+TrainingTask = Annotated[str, Field(pattern=r"^[1-9]\d{0,3}w[1-9]\d?s$")]
+TestTask = Annotated[str, Field(pattern=r"^([1-9]\d{0,3}w|all-)[1-9]\d?s([1-9]\d?q)?(-upright)?$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]  # no hyphen: it parts the words of a cell's name
+MetricMethod = Literal["siamese", "prototypes", "nearest_mean"]
+GradientMethod = Literal["maml", "reptile"]
+METRIC_METHODS: tuple[str, ...] = get_args(MetricMethod)
+GRADIENT_METHODS: tuple[str, ...] = get_args(GradientMethod)
+OMNIGLOT_SPLITS = ("lake", "vinyals")
 
 
 class Section(BaseModel):
@@ -40,10 +49,10 @@ class Section(BaseModel):
 class Cells(Section):
     """Which cells of the DAG's matrices exist. Read by dvc.yaml and by `compare`."""
 
-    splits: list[Literal["lake", "vinyals"]] = Field(min_length=1)
-    metric_methods: list[Literal["siamese", "prototypes", "nearest_mean"]] = Field(min_length=1)
-    gradient_methods: list[Literal["maml", "reptile"]] = Field(min_length=1)
-    tasks: list[Task] = Field(min_length=1)
+    splits: list[Name] = Field(min_length=1)
+    metric_methods: list[MetricMethod] = Field(min_length=1)
+    gradient_methods: list[GradientMethod] = Field(min_length=1)
+    tasks: list[TrainingTask] = Field(min_length=1)
     few_shot_seeds: list[Seed] = Field(min_length=1)
     label_cells: list[LabelCell] = Field(min_length=1)
     transfer_seeds: list[Seed] = Field(min_length=1)
@@ -55,22 +64,49 @@ class Data(Section):
 
 
 class Episodes(Section):
-    tasks: list[Task] = Field(min_length=1)
-    queries: Annotated[int, Field(ge=1, le=19)]
+    tasks: list[TestTask] = Field(min_length=1)
+    published_tasks: dict[Literal["lake", "vinyals"], list[TestTask]]
+    queries: Annotated[int, Field(ge=1, le=99)]
     count: Count
+    all_way_count: Count
     validation_count: Count
     validation_alphabets: Annotated[int, Field(ge=1, le=29)]
     seed: Seed
 
     @model_validator(mode="after")
     def _enough_drawings(self) -> Episodes:
-        for task in self.tasks:
-            _, shot = parse_task(task)
-            if shot + self.queries > DRAWINGS_PER_CLASS:
+        for name in (*self.tasks, *(task for tasks in self.published_tasks.values() for task in tasks)):
+            task = Task.parse(name)
+            queries = task.queries or self.queries
+            if task.shot + queries > DRAWINGS_PER_CLASS:
                 raise ValueError(
-                    f"task {task} with {self.queries} queries a class needs {shot + self.queries} drawings of each "
-                    f"class, and there are {DRAWINGS_PER_CLASS}: lower the shot or episodes.queries"
+                    f"task {name} with {queries} queries a class needs {task.shot + queries} drawings of each class, "
+                    f"and there are {DRAWINGS_PER_CLASS}: lower the shot or the queries"
                 )
+        return self
+
+
+class OwnImages(Section):
+    """One data set of a person's own: a folder of class folders, which may be grouped one level up."""
+
+    folder: Annotated[str, Field(min_length=1)]
+    size: Annotated[int, Field(ge=8, le=224)] = 28
+    colour: bool = False
+    rotations: bool = False
+    by: Literal["class", "group"] = "class"
+    test: Share | list[str] = 0.3
+    validation: Share | list[str] = 0.1
+    per_class: Annotated[int, Field(ge=2, le=10_000)] | None = None
+    tasks: list[TestTask] | None = Field(default=None, min_length=1)
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _some_classes_to_train_on(self) -> OwnImages:
+        if self.folder.startswith("~"):
+            raise ValueError(f"folder = {self.folder}: DVC does not know ~, write the whole path")
+        shares = [part for part in (self.test, self.validation) if isinstance(part, float)]
+        if sum(shares) >= 1:
+            raise ValueError(f"test + validation = {sum(shares):g} leave no class to train on: lower one of them")
         return self
 
 
@@ -218,6 +254,7 @@ class Params(Section):
     data: Data
     cells: Cells
     episodes: Episodes
+    own_images: dict[Name, OwnImages]
     siamese: Siamese
     prototypes: Prototypes
     nearest_mean: NearestMean
@@ -227,12 +264,38 @@ class Params(Section):
     finetune: Finetune
     transfer: Transfer
 
+    @staticmethod
+    def dataset(split: str) -> str:
+        """The data set that a split divides: Omniglot, or the person's own of that name."""
+        return "omniglot" if split in OMNIGLOT_SPLITS else split
+
+    def test_tasks(self, split: str) -> list[str]:
+        """The names of the tasks that a model of this split is tested on."""
+        own = self.own_images.get(split)
+        if own:
+            return own.tasks or self.episodes.tasks
+        published = self.episodes.published_tasks.get(split, [])  # type: ignore[call-overload]
+        return list(dict.fromkeys([*self.episodes.tasks, *published]))
+
+    @model_validator(mode="after")
+    def _splits_are_there(self) -> Params:
+        for name in self.own_images:
+            if name in (*OMNIGLOT_SPLITS, "omniglot", "cifar10", "hymenoptera"):
+                raise ValueError(f"own_images.{name}: that name is taken, choose another")
+        for split in self.cells.splits:
+            if split not in (*OMNIGLOT_SPLITS, *self.own_images):
+                there = ", ".join((*OMNIGLOT_SPLITS, *self.own_images))
+                raise ValueError(f"cells.splits names {split}, and there are {there}: own images go under own_images")
+        return self
+
     @model_validator(mode="after")
     def _tasks_have_episodes(self) -> Params:
         for task in self.cells.tasks:
-            if task not in self.episodes.tasks:
-                raise ValueError(f"cells.tasks names {task}, which episodes.tasks does not: add it there")
-            _, shot = parse_task(task)
+            way, shot = parse_task(task)
+            for split in self.cells.splits:
+                tested = map(Task.parse, self.test_tasks(split))
+                if not any((each.way, each.shot) == (way, shot) for each in tested):
+                    raise ValueError(f"cells.tasks names {task}, and no test task of {split} has that way and shot")
             if shot + self.maml.queries > DRAWINGS_PER_CLASS:
                 raise ValueError(
                     f"maml.queries = {self.maml.queries} with task {task} needs {shot + self.maml.queries} drawings "
@@ -246,10 +309,38 @@ class Params(Section):
         return self
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a test episode asks, as its name says it: ``5w1s``, ``5w1s1q``, ``5w1s1q-upright``, ``all-5s``.
+
+    Attributes:
+        way: classes of an episode; None: every test class at once.
+        shot: labelled drawings of each.
+        queries: drawings of each to classify; None: as many as ``episodes.queries`` says.
+        upright: only test classes that are not turned.
+    """
+
+    way: int | None
+    shot: int
+    queries: int | None = None
+    upright: bool = False
+
+    @staticmethod
+    def parse(name: str) -> Task:
+        """Raises `UserError` when `name` is no task."""
+        found = re.fullmatch(r"(?:([1-9]\d*)w|all-)([1-9]\d*)s(?:([1-9]\d*)q)?(-upright)?", name)
+        if not found:
+            raise UserError(f"{name}: no task; one is written like 5w1s, 5w1s1q, 5w1s1q-upright or all-5s")
+        way, shot, queries, upright = found.groups()
+        return Task(int(way) if way else None, int(shot), int(queries) if queries else None, bool(upright))
+
+
 def parse_task(task: str) -> tuple[int, int]:
-    """``"20w1s"`` → ``(way=20, shot=1)``."""
-    way, shot = task.removesuffix("s").split("w")
-    return int(way), int(shot)
+    """Way and shot of a task to train for: ``"20w1s"`` → ``(20, 1)``. Raises `UserError`."""
+    parsed = Task.parse(task)
+    if parsed.way is None or parsed != Task(parsed.way, parsed.shot):
+        raise UserError(f"{task}: a training has a way and a shot and no more, like 5w1s")
+    return parsed.way, parsed.shot
 
 
 def parse_label_cell(cell: str) -> tuple[int, int]:
@@ -303,7 +394,7 @@ def _describe(error: ValidationError, name: str) -> str:
     if first["type"] == "extra_forbidden":
         model: Any = Params
         for part in location[:-1]:
-            model = model.model_fields[part].annotation
+            model = model.model_fields[part].annotation if hasattr(model, "model_fields") else get_args(model)[1]
         close = difflib.get_close_matches(location[-1], list(model.model_fields), n=1, cutoff=0.0)
         hint = f"; the closest valid key is {'.'.join([*location[:-1], *close])}" if close else ""
         return f"{name}: {where} = {_short(first['input'])}: unknown parameter{hint}"

@@ -263,5 +263,5 @@ def test_weights_are_kept_and_a_damaged_copy_is_replaced(server: Server) -> None
 def test_weights_name_their_own_way_out() -> None:
     with pytest.raises(UserError, match=r"resnet18-f37072fd\.pth.*choose another backbone"):
         acquire.weights(
-            Archive(acquire.RESNET18.name, "http://127.0.0.1:9/x", "f37072fd"), None, "choose another backbone"
+            Archive("resnet18-f37072fd.pth", "http://127.0.0.1:9/x", "f37072fd"), None, "choose another backbone"
         )

@@ -41,8 +41,10 @@ def test_cuda_on_a_machine_without(clone) -> None:
 def test_a_way_larger_than_the_classes_there_are(clone) -> None:
     clone.stage("stages.download", "omniglot")
     clone.stage("stages.prepare", "omniglot")
-    clone.set(**{"[5w1s, 5w5s, 10w5s, 20w1s, 20w5s]": "[5w1s, 5w5s, 900w1s]"})
-    refused(clone.stage("stages.episodes", "lake", ok=False), "900")
+    clone.set(**{"[5w1s, 5w5s, 10w5s, 20w1s, 20w5s, all-5s]": "[5w1s, 5w5s, 900w1s]"})
+    refused(clone.stage("stages.episodes", "lake", ok=False), "test task 900w1s of lake", "900-way")
+    clone.set(**{"900w1s": "5w1s1q-upright"})
+    refused(clone.stage("stages.episodes", "lake", ok=False), "all of its test classes are upright")
     nothing_in(clone.folder / "data" / "episodes")
 
 

@@ -31,10 +31,15 @@ def test_the_leaderboard_is_whole_and_honest(finished) -> None:
     assert ((table["ci95_low"] <= table["value"]) & (table["value"] <= table["ci95_high"])).all()
     chosen = settings.cells
     for method in chosen.metric_methods:
-        assert set(table[table["method"] == method]["protocol"]) == {f"lake/{t}" for t in settings.episodes.tasks}
+        assert set(table[table["method"] == method]["protocol"]) == {f"lake/{t}" for t in settings.test_tasks("lake")}
     for method in chosen.gradient_methods:
         assert set(table[table["method"] == method]["protocol"]) == {f"lake/{t}" for t in chosen.tasks}
-    assert set(table[table["family"] == "few-shot"]["n"]) == {settings.episodes.count}
+    few_shot = table[table["family"] == "few-shot"]
+    all_way = few_shot["protocol"].str.contains("/all-")
+    assert set(few_shot[~all_way]["n"]) == {settings.episodes.count}
+    assert set(few_shot[all_way]["n"]) == {settings.episodes.all_way_count}
+    for method in chosen.gradient_methods:  # both modes
+        assert set(few_shot[few_shot["method"] == method]["transductive"]) == {True, False}
 
 
 def test_a_few_shot_number_is_the_mean_of_its_episodes_with_its_interval(finished) -> None:
@@ -42,8 +47,12 @@ def test_a_few_shot_number_is_the_mean_of_its_episodes_with_its_interval(finishe
     for folder in sorted((finished.folder / "results" / "evaluate").iterdir()):
         episodes = pd.read_csv(folder / "episodes.csv")
         method = folder.name.split("-")[0]
-        for task, rows in episodes.groupby("task"):
-            row = table[(table["method"] == method) & (table["protocol"] == f"lake/{task}")]
+        for (task, transductive), rows in episodes.groupby(["task", "transductive"]):
+            row = table[
+                (table["method"] == method)
+                & (table["protocol"] == f"lake/{task}")
+                & (table["transductive"] == transductive)
+            ]
             assert len(row) == 1
             accuracies = rows["accuracy"].to_numpy()
             mean, half = accuracies.mean(), 1.96 * accuracies.std(ddof=1) / np.sqrt(len(accuracies))
@@ -53,9 +62,27 @@ def test_a_few_shot_number_is_the_mean_of_its_episodes_with_its_interval(finishe
             assert row["ci95_high"].item() == pytest.approx(min(1, mean + half), abs=1e-5)
 
 
+def test_paired_differences_agree_with_the_leaderboard(finished) -> None:
+    table = pd.read_csv(finished.folder / "metrics" / "comparison.csv")
+    means = table.groupby(["protocol", "method", "transductive"])["value"].mean()
+    pairs = pd.read_csv(finished.folder / "metrics" / "paired.csv")
+    assert set(pairs["protocol"]) == set(table[table["family"] == "few-shot"]["protocol"])
+    for row in pairs.to_dict("records"):
+        first = means[row["protocol"], row["method"], row["transductive"]]
+        other = means[row["protocol"], row["other"], row["other_transductive"]]
+        assert row["difference"] == pytest.approx(first - other, abs=1e-5)
+        assert row["ci95_low"] <= row["difference"] <= row["ci95_high"]
+    assert "falls short by" in (finished.folder / "metrics" / "paired.md").read_text()
+
+
 def test_figures_and_curves_are_there(finished) -> None:
     figures = {path.name for path in (finished.folder / "metrics" / "figures").iterdir()}
-    assert {"accuracy_by_method.png", "few_shot_curves.png", "label_efficiency.png"} <= figures
+    assert {
+        "accuracy_by_method.png",
+        "few_shot_curves.png",
+        "label_efficiency.png",
+        "paired_differences.png",
+    } <= figures
     curve = pd.read_csv(finished.folder / "metrics" / "curves" / "cifar10-20-0.csv")
     assert {"step", "scratch_test_accuracy", "rotation_test_accuracy"} <= set(curve.columns)
     page = finished.run(["dvc", "plots", "show", "--out", "plots"])

@@ -27,14 +27,16 @@ def write(path: Path, arrays: Mapping[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read(path: Path, expected: Mapping[str, tuple[str, Shape]]) -> dict[str, Any]:
+def read(path: Path, expected: Mapping[str, tuple[str, Shape]], made_by: str = "") -> dict[str, Any]:
     """Read the arrays named in ``expected``: name → (dtype kind and size as in ``u1``, or ``U``; shape).
 
-    Raises `UserError` when the file is missing, damaged, or holds something else.
+    Raises `UserError` when the file is missing, damaged, or holds something else; it names the stage ``made_by``,
+    by default the one that prepares data.
     """
-    mend = f"delete it and run `dvc repro prepare@{path.stem}`"
+    made_by = made_by or f"prepare@{path.stem}"
+    mend = f"delete it and run `dvc repro {made_by}`"
     if not path.exists():
-        raise UserError(f"{path}: no such file; run `dvc repro prepare@{path.stem}`")
+        raise UserError(f"{path}: no such file; run `dvc repro {made_by}`")
     arrays = {}
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -47,7 +49,7 @@ def read(path: Path, expected: Mapping[str, tuple[str, Shape]]) -> dict[str, Any
                 if not (right_type and right_shape):
                     raise ValueError(f"{name} is {array.dtype} {array.shape}")
                 arrays[name] = array
-        if str(arrays["origin"]) not in ("archive", "embedded"):
+        if str(arrays["origin"]) not in ("archive", "embedded", "own"):
             raise ValueError(f"origin is {str(arrays['origin'])[:40]!r}")
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:120]}); {mend}") from None

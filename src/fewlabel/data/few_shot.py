@@ -1,0 +1,69 @@
+"""A few-shot data set: drawings (or photographs) of named classes, and which classes are for training and for test.
+
+Omniglot's splits and a person's own images come in this one form, so that training and evaluation know neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewlabel.data import prepared
+from fewlabel.errors import UserError
+
+
+@dataclass(frozen=True)
+class FewShotData:
+    """A class is a pair (kind, quarter turns counter-clockwise): a turned drawing is of another class.
+
+    Attributes:
+        images: uint8 (kinds, drawings of each, channels, size, size).
+        names: (kinds,) ``class`` or ``group/class``.
+        train, validation, test: int (classes, 2), kind and turns; no kind is in two of them.
+        origin: ``archive`` or ``own``, or ``embedded`` for stand-ins.
+    """
+
+    images: NDArray[np.uint8]
+    names: NDArray[np.str_]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+    origin: str
+
+    @property
+    def drawings(self) -> int:
+        """Of each class."""
+        return self.images.shape[1]
+
+
+def turned(kinds: NDArray[np.integer], turns: int) -> NDArray[np.int64]:
+    """Classes of `kinds` in each of the first `turns` quarter turns; 1: upright alone."""
+    return np.stack([np.repeat(kinds, turns), np.tile(np.arange(turns), len(kinds))], axis=1).astype(np.int64)
+
+
+def save(path: Path, data: FewShotData) -> None:
+    prepared.write(path, vars(data) | {"origin": np.array(data.origin)})
+
+
+def load(path: str | Path) -> FewShotData:
+    """Read what `save` wrote. Raises `UserError` when it is missing or damaged."""
+    path = Path(path)
+    parts = ("train", "validation", "test")
+    arrays = prepared.read(
+        path,
+        {
+            "images": ("u1", (None, None, None, None, None)),
+            "names": ("U", (None,)),
+            "origin": ("U", ()),
+            **dict.fromkeys(parts, ("i8", (None, 2))),
+        },
+        made_by=f"{'' if path.parent.name in ('lake', 'vinyals') else 'own_'}episodes@{path.parent.name}",
+    )
+    kinds = len(arrays["images"])
+    within = all(((arrays[part] >= 0) & (arrays[part] < (kinds, 4))).all() for part in parts)
+    if len(arrays["names"]) != kinds or not within:
+        raise UserError(f"{path}: damaged (its arrays do not fit together); delete it and run `dvc repro`")
+    return FewShotData(**arrays | {"origin": str(arrays["origin"])})

@@ -1,0 +1,74 @@
+"""What meta_train and evaluate share: which cell of the few-shot matrix the command line names, and where it lies."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewlabel import device as devices
+from fewlabel import params
+from fewlabel.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one split, for one task where the method needs a fixed way, from one seed."""
+
+    params: params.Params
+    method: str
+    split: str
+    task: str | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return "-".join(filter(None, [self.method, self.split, self.task, str(self.seed)]))
+
+    @property
+    def settings(self) -> Any:
+        """The method's own section of params.yaml."""
+        return getattr(self.params, self.method)
+
+    @property
+    def trained(self) -> Path:
+        """The folder of the training's results."""
+        return Path(f"results/{'meta_train' if self.task else 'metric_train'}") / self.name
+
+    @property
+    def episodes(self) -> Path:
+        """The folder with the split's data and test episodes."""
+        return Path("data/episodes") / self.split
+
+    def test_tasks(self) -> list[str]:
+        """What its model is tested on: where it was trained for a task, all with that way and shot."""
+        names = self.params.test_tasks(self.split)
+        if self.task is None:
+            return names
+        way, shot = params.parse_task(self.task)
+        return [name for name in names if (params.Task.parse(name).way, params.Task.parse(name).shot) == (way, shot)]
+
+
+def parse(description: str | None) -> Cell:
+    """The cell that the command line names. Raises `UserError` when there is no such cell."""
+    all_params = params.load()
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("method", choices=[*params.METRIC_METHODS, *params.GRADIENT_METHODS])
+    parser.add_argument("split", choices=[*params.OMNIGLOT_SPLITS, *all_params.own_images])
+    parser.add_argument("--task", help="way and shot, like 5w1s; for the methods that need a fixed way")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.method in params.GRADIENT_METHODS and arguments.task is None:
+        raise UserError(f"{arguments.method} needs a fixed way: name the task, like --task 5w1s")
+    if arguments.method in params.METRIC_METHODS and arguments.task is not None:
+        raise UserError(f"{arguments.method} needs no fixed way, one model serves all tasks: leave --task out")
+    if arguments.task:
+        params.parse_task(arguments.task)
+    return Cell(all_params, **vars(arguments))
+
+
+def report_memory(device: torch.device) -> None:
+    print(f"peak memory {devices.peak_memory_mib(device):,.0f} MiB")
