@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.testing import assert_close
 
 from fewlabel import device as devices
 from fewlabel.data import embedded, omniglot
@@ -45,10 +47,18 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def close(what: str, ours: Tensor, expected: Tensor, rtol: float = 1e-5, atol: float = 1e-7) -> None:
+    """Raise `AssertionError` naming `what` unless both are close; they may differ in precision."""
+
+    def named(message: str) -> str:
+        return f"{what}: {message}"
+
+    assert_close(ours, expected, rtol=rtol, atol=atol, check_dtype=False, check_device=False, msg=named)
+
+
 def against(case: str, reference: float, ours: float, target: float | None = None, **more: Any) -> Row:
-    """A row of the table: `reference` and `ours` in seconds of the same work."""
-    row = {"case": case, "reference_s": reference, "ours_s": ours, "ratio": reference / ours, **more}
-    return row if target is None else {**row, "target": target}
+    """A row of the table: `reference` and `ours` in seconds of the same work; the ratio that `ours` aims at."""
+    return {"case": case, "reference_s": reference, "ours_s": ours, "ratio": reference / ours, "target": target, **more}
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -100,6 +110,8 @@ def report(name: str, rows: list[Row], device: torch.device, repeats: int, save:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -121,7 +133,7 @@ def glyphs() -> NDArray[np.uint8]:
     return np.asarray(omniglot.pack(archives(), "embedded")["images"], dtype=np.uint8)
 
 
-def glyph_table(classes: int, device: torch.device) -> torch.Tensor:
+def glyph_table(classes: int, device: torch.device) -> Tensor:
     """The stand-in drawings over and over, as many classes as asked: uint8 (classes, 20, 1, 28, 28)."""
     images = glyphs()
     return torch.from_numpy(images[np.arange(classes) % len(images)]).unsqueeze(2).to(device)

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.testing import assert_close
 from torchvision import transforms
 
 from benchmarks import common
@@ -70,7 +69,7 @@ def check(device: torch.device) -> None:
             torch.stack([load([folders()[c][i] for i in row]) for c, row in zip(classes, rows, strict=True)])
             for classes, rows in zip(indices.classes.tolist(), which.tolist(), strict=True)
         ]
-        assert_close(episodes.as_float(images).cpu(), torch.stack(expected), rtol=0, atol=1e-6)
+        common.close("pixels", episodes.as_float(images), torch.stack(expected), rtol=0, atol=1e-6)
 
 
 def measure(device: torch.device, repeats: int) -> list[Row]:

@@ -11,7 +11,6 @@ import functools
 
 import torch
 from torch import Tensor
-from torch.testing import assert_close
 
 from benchmarks import common
 from benchmarks.common import Row
@@ -60,7 +59,7 @@ def check(device: torch.device) -> None:
     for name in METHODS:
         method = create(name, 5, 5, device)
         ours = torch.from_numpy(evaluate(method, table, indices, name).accuracies)
-        assert_close(ours.float(), reference(method, table, indices).cpu(), msg=lambda text, name=name: f"{name}: {text}")
+        common.close(f"accuracies of {name}", ours, reference(method, table, indices))
 
 
 def measure(device: torch.device, repeats: int) -> list[Row]:

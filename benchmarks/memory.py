@@ -1,8 +1,8 @@
 """Peak memory of one training step at growing meta-batches: it must not grow faster than the meta-batch.
 
 Every cell is a fresh process. On a CPU the figure is the high-water mark of the resident memory (Linux's VmHWM) beyond
-what the process held before its first step; on a GPU, what torch had allocated at most. A step of the Siamese network
-has no meta-batch; its row takes four classes a task, and its pairs grow with the square of that.
+what the process held before its first step; on a GPU, what torch allocated at most beyond that. A step of the Siamese
+network has no meta-batch; its row takes four classes a task, and its pairs grow with the square of that.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 
 from benchmarks import common
 from benchmarks.common import Row
-from fewlabel import episodes, params
 from fewlabel import device as devices
+from fewlabel import episodes, params
 from fewlabel.methods import base
 
 METHODS, META_BATCHES = ("maml", "reptile", "siamese"), (4, 8, 16, 32)
@@ -35,23 +35,24 @@ def peak(method: str, meta_batch: int, device: torch.device) -> float:
     settings = getattr(params.load(), method).model_copy(update=batch)
     learner = base.create(method, settings, WAY, SHOT, device, seed=0)
     shape = learner.shape
-    table = common.glyph_table(max(shape.way, 100), device)
-    before = _high_water_mib(device)
+    table = torch.randint(256, (max(shape.way, 100), episodes.DRAWINGS, 1, 28, 28), dtype=torch.uint8, device=device)
+    before = _mib(device, "VmRSS")
     for step in range(STEPS):
         generator = episodes.generator(0, step)
         indices = episodes.sample(shape, len(table), generator)
         support, query = map(episodes.as_float, episodes.gather(table, indices))
         learner.step(support, query, 0.0, generator)
-    return _high_water_mib(device) - before
+    return _mib(device, "VmHWM") - before
 
 
-def _high_water_mib(device: torch.device) -> float:
+def _mib(device: torch.device, entry: str) -> float:
+    """Of this process: on a CPU the `entry` of Linux's /proc/self/status, on a GPU what torch allocated at most."""
     if device.type == "cuda":
         return devices.peak_memory_mib(device) or 0.0
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{entry}:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError("no VmHWM in /proc/self/status")
+    raise RuntimeError(f"/proc/self/status has no {entry}")
 
 
 def in_fresh_process(method: str, meta_batch: int, device: str) -> float:

@@ -16,7 +16,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.testing import assert_close
 
 from benchmarks import common
 from benchmarks.common import Row
@@ -54,7 +53,7 @@ def reference(network: nn.Module, tasks: Tensor, settings: Settings) -> Tensor:
             sums[name] += weight.detach()
     with torch.no_grad():
         for name, weight in weights.items():
-            weight += settings.outer_step * (sums[name] / len(tasks) - weight)
+            weight.add_(sums[name] / len(tasks) - weight, alpha=settings.outer_step)
     return torch.stack(losses).mean()
 
 
@@ -66,7 +65,9 @@ def settings(optimizer: Literal["sgd", "adam"]) -> Settings:
 def check(device: torch.device) -> None:
     """Same losses and same weights after two outer steps, in float64."""
     for optimizer in OPTIMIZERS:
-        small = settings(optimizer).model_copy(update={"meta_batch": 3, "width": 8, "inner_batch": 20, "inner_steps": 3})
+        small = settings(optimizer).model_copy(
+            update={"meta_batch": 3, "width": 8, "inner_batch": 20, "inner_steps": 3}
+        )
         method = base.create("reptile", small, WAY, 1, device, seed=0)
         method.model.double()
         network = copy.deepcopy(method.model)
@@ -74,9 +75,9 @@ def check(device: torch.device) -> None:
         tasks = episodes.as_float(table).double().unflatten(0, (3, WAY))
         for _ in range(2):
             loss, _ = method.step(tasks, tasks[:, :, :0], 0.0, torch.Generator().manual_seed(0))
-            assert_close(loss, reference(network, tasks, small), rtol=1e-6, atol=1e-8, check_dtype=False)
+            common.close(f"loss with {optimizer}", loss, reference(network, tasks, small))
         for (name, ours), theirs in zip(method.model.named_parameters(), network.parameters(), strict=True):
-            assert_close(ours, theirs, rtol=1e-5, atol=1e-6, msg=lambda message, name=name: f"{name}: {message}")
+            common.close(f"{name} with {optimizer}", ours, theirs, atol=1e-6)
 
 
 def measure(device: torch.device, repeats: int) -> list[Row]:
