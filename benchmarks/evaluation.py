@@ -18,7 +18,7 @@ from fewlabel import episodes, params
 from fewlabel.episodes import Indices, Shape
 from fewlabel.evaluation import evaluate
 from fewlabel.methods import base
-from fewlabel.methods.base import Method
+from fewlabel.methods.base import Method, Problem
 from fewlabel.methods.prototypes import Prototypes
 from fewlabel.methods.siamese import Siamese
 
@@ -49,7 +49,7 @@ def reference(method: Method, table: Tensor, indices: Indices) -> Tensor:
 
 
 def create(name: str, way: int, shot: int, device: torch.device) -> Method:
-    return base.create(name, getattr(params.load(), name), way, shot, device, seed=0)
+    return base.create(name, getattr(params.load(), name), Problem(way, shot, classes=100), device, seed=0)
 
 
 def check(device: torch.device) -> None:

@@ -33,7 +33,7 @@ def peak(method: str, meta_batch: int, device: torch.device) -> float:
     if method == "siamese":
         batch = {"classes": SIAMESE_CLASSES * meta_batch}
     settings = getattr(params.load(), method).model_copy(update=batch)
-    learner = base.create(method, settings, WAY, SHOT, device, seed=0)
+    learner = base.create(method, settings, base.Problem(WAY, SHOT, classes=100), device, seed=0)
     shape = learner.shape
     table = torch.randint(256, (max(shape.way, 100), episodes.DRAWINGS, 1, 28, 28), dtype=torch.uint8, device=device)
     before = _mib(device, "VmRSS")
@@ -41,7 +41,7 @@ def peak(method: str, meta_batch: int, device: torch.device) -> float:
         generator = episodes.generator(0, step)
         indices = episodes.sample(shape, len(table), generator)
         support, query = map(episodes.as_float, episodes.gather(table, indices))
-        learner.step(support, query, 0.0, generator)
+        learner.step(support, query, indices.classes, 0.0, generator)
     return _mib(device, "VmHWM") - before
 
 

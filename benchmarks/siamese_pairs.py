@@ -1,7 +1,8 @@
 """Pairs per second of a Siamese training step: all pairs of one batch, against two forwards per pair.
 
 The reference is the Siamese network of the tutorials: a batch of left images and a batch of right images each go
-through the tower, a linear head takes |f₁ − f₂|, binary cross-entropy, Adam. Same tower, same images in memory.
+through the tower, a linear head takes |f₁ − f₂|, binary cross-entropy, Adam. Same tower (in torch's default memory
+layout), same images in memory.
 
 The check gives the reference every pair of our batch. A batch norm would see other statistics on either side; each
 image is in as many pairs as any other, so both sides in one forward have exactly the statistics of our batch.
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from benchmarks import common
 from benchmarks.common import Row
 from fewlabel import episodes, params
+from fewlabel.methods.base import Problem
 from fewlabel.methods.siamese import Siamese
 from fewlabel.params import Siamese as Settings
 
@@ -25,7 +27,7 @@ PAIRS = 128  # of a reference step, half of them "same"
 
 def create(settings: Settings, device: torch.device) -> Siamese:
     torch.manual_seed(0)
-    return Siamese(settings, way=0, shot=0, device=device)
+    return Siamese(settings, Problem(way=0, shot=0, classes=settings.classes), device)
 
 
 def check(device: torch.device) -> None:
@@ -35,7 +37,7 @@ def check(device: torch.device) -> None:
     method.model.double()
     network = copy.deepcopy(method.model)
     images = episodes.as_float(common.glyph_table(6, device)[:, :3]).double()
-    loss, _ = method.step(images[None], images.new_empty(0), 0.0, torch.Generator())
+    loss, _ = method.step(images[None], images.new_empty(0), torch.arange(6)[None], 0.0, torch.Generator())
 
     classes = torch.arange(6, device=device).repeat_interleave(3)
     first, second = torch.triu_indices(18, 18, offset=1, device=device)
@@ -58,8 +60,9 @@ def measure(device: torch.device, repeats: int) -> list[Row]:
     method = create(chosen, device)
     table = common.glyph_table(chosen.classes, device)[:, : chosen.drawings]
     batch = episodes.as_float(table)[None]
+    classes = torch.arange(chosen.classes)[None]
     images = batch.flatten(0, 2)
-    network = copy.deepcopy(method.model).train()
+    network = copy.deepcopy(method.model).to(memory_format=torch.contiguous_format).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=chosen.lr)
     targets = (torch.arange(PAIRS, device=device) % 2).float()
     generator = torch.Generator().manual_seed(0)
@@ -73,7 +76,7 @@ def measure(device: torch.device, repeats: int) -> list[Row]:
         optimizer.step()
 
     def ours() -> None:
-        method.step(batch, batch.new_empty(0), 0.0, generator)
+        method.step(batch, batch.new_empty(0), classes, 0.0, generator)
 
     seconds = common.alternate({"reference": reference, "ours": ours}, repeats, device)
     count = len(images) * (len(images) - 1) // 2

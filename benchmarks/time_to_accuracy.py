@@ -52,20 +52,19 @@ def ours(data: omniglot.Omniglot, device: torch.device) -> tuple[float, int, flo
     settings, way_shot = all_params.siamese, params.parse_task(TASK)
     split = episodes.make_split(data, "lake", all_params.episodes.validation_alphabets, all_params.episodes.seed)
     table, held_out = (episodes.table(data.images, classes, device) for classes in (split.train, split.test))
-    indices = test_episodes(all_params, len(held_out))
-    method = base.create("siamese", settings, *way_shot, device, seed=0)
+    test = test_episodes(all_params, len(held_out))
+    method = base.create("siamese", settings, base.Problem(*way_shot, classes=len(table)), device, seed=0)
     seconds = 0.0
     for step in range(settings.iterations):
         start = time.perf_counter()
         generator = episodes.generator(0, step)
-        support, query = map(
-            episodes.as_float, episodes.gather(table, episodes.sample(method.shape, len(table), generator))
-        )
-        loss, _ = method.step(support, query, step / settings.iterations, generator)
+        indices = episodes.sample(method.shape, len(table), generator)
+        support, query = map(episodes.as_float, episodes.gather(table, indices))
+        loss, _ = method.step(support, query, indices.classes, step / settings.iterations, generator)
         loss.item()  # waits for a GPU
         seconds += time.perf_counter() - start
         if (step + 1) % EVERY == 0:
-            accuracy = float(evaluate(method, held_out, indices, f"after {step + 1} steps").accuracies.mean())
+            accuracy = float(evaluate(method, held_out, test, f"after {step + 1} steps").accuracies.mean())
             print(f"ours: {step + 1} steps, {seconds:.1f} s of training: {accuracy:.1%}", flush=True)
             if accuracy >= ACCURACY:
                 return seconds, step + 1, accuracy
