@@ -65,14 +65,15 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    made.add_argument("--repeats", type=int, default=5, help="rounds, of which the median counts")
     made.add_argument("--save", action="store_true", help="write benchmarks/results/<name>-<device>.json")
     return made
 
 
 def main(name: str, doc: str | None, check: Callable[[Any], None], measure: Callable[[Any, int], list[Row]]) -> None:
     """Check that both sides compute the same, time them, print, save."""
-    arguments = parser(doc).parse_args()
+    options = parser(doc)
+    options.add_argument("--repeats", type=int, default=5, help="rounds, of which the median counts")
+    arguments = options.parse_args()
     device = start(arguments.device)
     check(device)
     print(f"{name}: both sides compute the same")
