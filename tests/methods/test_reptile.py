@@ -1,5 +1,8 @@
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewlabel.methods.base import Problem
@@ -24,6 +27,10 @@ class TwoParameters(nn.Module):
     def functional(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         score = weights["a"] * x.flatten() + weights["b"]
         return torch.stack([torch.zeros_like(score), score], dim=1)
+
+    def side_by_side(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        score = weights["a"][:, None] * x.flatten(1) + weights["b"][:, None]
+        return torch.stack([torch.zeros_like(score), score], dim=2)
 
 
 def a_method(optimizer: str = "sgd", inner_steps: int = 3, outer_step: float = 0.5) -> Reptile:
@@ -65,24 +72,35 @@ def test_the_update_by_hand(done: float, fraction: float) -> None:
 def test_an_inner_adam_step_is_one_rate_long_in_every_weight() -> None:
     method = a_method("adam", inner_steps=1, outer_step=1.0)
     weights = method.model.weights()
-    adapted, _, _ = method.adapt(weights, TASKS[0].flatten(), torch.arange(4)[None])
-    assert [abs((adapted[name] - weights[name]).item()) for name in "ab"] == pytest.approx([0.1, 0.1], rel=1e-5)
+    adapted, _, _ = method.adapt(weights, TASKS[:1].flatten(1), torch.arange(4)[None, None])
+    assert [abs((adapted[name][0] - weights[name]).item()) for name in "ab"] == pytest.approx([0.1, 0.1], rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_all_tasks_at_once_and_one_after_the_other_adapt_alike(optimizer: str) -> None:
-    settings = a_method(optimizer).settings.model_copy(update={"meta_batch": 3})
-    ends = []
-    for stacked in (False, True):
-        torch.manual_seed(0)
-        method = Reptile(settings, Problem(2, 1, 2), torch.device("cpu"))
-        method.model.double()
-        method.stacked = stacked
-        images = torch.rand(3, 2, 2, 1, 28, 28, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        method.step(images, torch.empty(0), torch.empty(0), 0.0, torch.Generator().manual_seed(2))
-        ends.append([*method.model.parameters(), *(method.predict(images, images, mode) for mode in method.modes)])
-    for one, other in zip(*ends, strict=True):
-        torch.testing.assert_close(one, other)
+@pytest.mark.parametrize("downsample", ["stride", "pool"])
+def test_tasks_side_by_side_adapt_as_each_alone_with_torchs_own_optimizer(optimizer: str, downsample: str) -> None:
+    torch.manual_seed(0)
+    settings = a_method(optimizer).settings.model_copy(update={"downsample": downsample})
+    method = Reptile(settings, Problem(2, 1, 2), torch.device("cpu"))
+    method.model.double()
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(3, 4, 1, 28, 28, generator=generator, dtype=torch.float64)
+    batches = torch.stack([minibatches(4, 3, 5, generator) for _ in range(3)])
+    ends, losses, _ = method.adapt(method.model.weights(), images, batches)
+    for task in range(3):
+        network = copy.deepcopy(method.model)
+        if optimizer == "adam":
+            descent: torch.optim.Optimizer = torch.optim.Adam(network.parameters(), lr=0.1, betas=(0.0, 0.999))
+        else:
+            descent = torch.optim.SGD(network.parameters(), lr=0.1)
+        for batch in batches[task]:
+            loss = F.cross_entropy(network(images[task, batch]), batch // 2)  # two images a class
+            descent.zero_grad()
+            loss.backward()
+            descent.step()
+        torch.testing.assert_close(losses[task], loss.detach())
+        for name, weight in network.named_parameters():
+            torch.testing.assert_close(ends[name][task], weight.detach())
 
 
 def test_prediction_leaves_the_weights() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ def accuracies(logits: Tensor) -> Tensor:
     return (logits.argmax(-1) == _labels_of(logits)).float().mean(1)
 
 
-def each_task(function: Callable[..., Any], *batches: Tensor) -> list[Any]:
+def each_task(function: Callable[..., Any], *batches: Iterable[Any]) -> list[Any]:
     """`function` of each task's slices, in order: on a CPU the fastest way through many small tasks is one thread a
     core, each with whole tasks (`benchmarks/maml_step.py` has the figures)."""
     return list(task_threads().map(function, *batches))

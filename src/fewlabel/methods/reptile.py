@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewlabel import device as devices
+from fewlabel.device import task_threads
 from fewlabel.episodes import Shape
 from fewlabel.methods.base import Method, Problem, Weights, each_task, labels
 from fewlabel.models.conv4 import Conv4
 from fewlabel.params import Reptile as Settings
 
 BETA2 = 0.999  # of the inner Adam
+TASKS_SIDE_BY_SIDE = 8  # on a CPU, where more than a few gain nothing and need memory
 
 
 class Reptile(Method):
@@ -28,10 +30,9 @@ class Reptile(Method):
 
     def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
         super().__init__(settings, problem, device)
-        self.stacked = device.type == "cuda"  # all tasks at once; on a CPU a thread a core, each with one task
-        self.model = Conv4(
-            settings.width, settings.downsample, problem.way, False, problem.channels, problem.size
-        ).to(device)  # fmt: skip
+        self.model = Conv4(settings.width, settings.downsample, problem.way, False, problem.channels, problem.size).to(
+            device
+        )
         self.shape = Shape(settings.meta_batch, problem.way, settings.train_shots, queries=0)
 
     def step(
@@ -59,52 +60,48 @@ class Reptile(Method):
                 return self.model.functional(weights, queries)
             return self.model.one_at_a_time(weights, images, queries)
 
-        if self.stacked:
+        if self.device.type == "cuda":
             return torch.vmap(task)(ends, images, queries)
-        numbers = torch.arange(len(images))
-        return torch.stack(
-            each_task(lambda i: task({name: end[i] for name, end in ends.items()}, images[i], queries[i]), numbers)
-        )
+        weights = [{name: end[i] for name, end in ends.items()} for i in range(len(images))]
+        return torch.stack(each_task(task, weights, images, queries))
 
     def _adapt_all(self, images: Tensor, batches: Tensor) -> tuple[Weights, Tensor, Tensor]:
-        """`adapt` for every task (E, way x shots, ...): its results with a leading axis E."""
+        """`adapt` for every task: side by side on a GPU; on a CPU a thread a core, each with its part of the tasks."""
+        if self.device.type == "cuda":
+            return self.adapt(self.model.weights(), images, batches)
+        size = max(1, min(TASKS_SIDE_BY_SIDE, -(-len(images) // task_threads()._max_workers)))
         weights = self.model.weights()
-        if self.stacked:
-            copies = {name: weight.expand(len(images), *weight.shape) for name, weight in weights.items()}
-            return self.adapt(copies, images, batches)
-        ends, losses, accuracies = zip(
-            *each_task(lambda task, batch: self.adapt(weights, task, batch), images, batches), strict=True
+        parts = each_task(lambda *part: self.adapt(weights, *part), images.split(size), batches.split(size))
+        ends, losses, accuracies = zip(*parts, strict=True)
+        return (
+            {name: torch.cat([end[name] for end in ends]) for name in weights},
+            torch.cat(losses),
+            torch.cat(accuracies),
         )
-        stacked = {name: torch.stack([end[name] for end in ends]) for name in weights}
-        return stacked, torch.stack(losses), torch.stack(accuracies)
 
     def adapt(self, weights: Weights, images: Tensor, batches: Tensor) -> tuple[Weights, Tensor, Tensor]:
-        """Weights after one step on each minibatch of a task's images (way x shots, ...); and the loss and accuracy
-        on the last minibatch, before its step. The weights given are left as they are. All may have a leading axis of
-        tasks.
+        """From the same weights, one step on each minibatch of each task's images (tasks, way x shots, ...): each
+        task's weights (tasks, ...), and the losses and accuracies (tasks,) on the last minibatch, before its step.
 
         Args:
-            batches: (steps, inner batch), which images.
+            batches: (tasks, steps, inner batch), which images.
         """
-        way, batches = self.problem.way, batches.to(images.device)
-        targets = labels(1, way, images.shape[batches.dim() - 2] // way, images.device)[0]
-        forward, take = self.model.functional, torch.Tensor.__getitem__
-        if self.stacked:
-            forward, take = torch.vmap(forward), torch.vmap(take)
-        weights = {name: weight.clone() for name, weight in weights.items()}
+        tasks = torch.arange(len(images), device=images.device)[:, None]
+        targets = labels(1, self.problem.way, images.shape[1] // self.problem.way, images.device)[0]
+        weights = {name: weight.repeat(len(images), *[1] * weight.dim()) for name, weight in weights.items()}
         values = list(weights.values())
         squares = [torch.zeros_like(value) for value in values]
         with torch.enable_grad():
-            for step, batch in enumerate(batches.unbind(-2), start=1):
+            for step, batch in enumerate(batches.to(images.device).unbind(1), start=1):
                 for value in values:
                     value.requires_grad_()
-                logits = forward(weights, take(images, batch))
-                losses = F.cross_entropy(logits.movedim(-1, 1), targets[batch], reduction="none").mean(-1)
+                logits = self.model.side_by_side(weights, images[tasks, batch])
+                losses = F.cross_entropy(logits.transpose(1, 2), targets[batch], reduction="none").mean(1)
                 gradients = torch.autograd.grad(losses.sum(), values)
                 for value in values:
                     value.requires_grad_(False)
                 self._descend(values, list(gradients), squares, step)
-        accuracies = (logits.argmax(-1) == targets[batch]).float().mean(-1)
+        accuracies = (logits.argmax(-1) == targets[batch]).float().mean(1)
         return weights, losses.detach(), accuracies
 
     def _descend(self, values: list[Tensor], gradients: list[Tensor], squares: list[Tensor], step: int) -> None:

@@ -118,6 +118,23 @@ class Conv4(nn.Module):
             x = norm_relu(x, weights[f"norms.{block}.weight"], weights[f"norms.{block}.bias"])
         return x.flatten(1)
 
+    def side_by_side(self, weights: Weights, images: Tensor) -> Tensor:
+        """`functional` for many tasks at once, each with weights of its own: weights (tasks, ...) and images
+        (tasks, n, ...) → logits (tasks, n, outputs).
+
+        The tasks' channels lie beside each other, so a convolution is a grouped one and batch norm is as usual.
+        """
+        tasks = len(images)
+        x = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        for block in range(4):
+            kernel = weights[f"convolutions.{block}.weight"].flatten(0, 1)
+            x = F.conv2d(x, kernel, stride=self.stride, padding=1, groups=tasks)
+            if self.pool:
+                x = F.max_pool2d(x, 2)
+            x = _norm_relu(x, *(weights[f"norms.{block}.{name}"].flatten() for name in ("weight", "bias")))
+        features = x.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(2)
+        return torch.baddbmm(weights["head.bias"][:, None], features, weights["head.weight"].transpose(1, 2))
+
     def one_at_a_time(self, weights: Weights, support: Tensor, queries: Tensor) -> Tensor:
         """Logits (queries, outputs) of each query image when its batch is the support images and itself, as Nichol et
         al. 2018 classify without transduction: support (n, ...), queries (q, ...)."""
