@@ -58,11 +58,10 @@ def main() -> None:
             return supervised.loss_and_accuracy(predict(network, curve_images), test_labels[: len(curve_images)])
 
         network = build(start, settings, everything.pretrain_rotation.stem, seed).to(on)
-        lr = {"scratch": settings.scratch_lr, "rotation": settings.rotation_lr}.get(start, settings.frozen_lr)
         per_epoch = len(images) / settings.batch_size
         recipe = supervised.Recipe(
             steps=max(settings.steps, round(settings.epochs * per_epoch)),
-            lr=lr,
+            lr=settings.frozen_lr if network.frozen else settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             evaluate_every=settings.evaluate_every,

@@ -211,8 +211,7 @@ class Finetune(Section):
     epochs: Epochs
     batch_size: Annotated[int, Field(ge=2, le=4096)]
     shift: Annotated[int, Field(ge=0, le=16)]
-    scratch_lr: Rate
-    rotation_lr: Rate
+    lr: Rate
     frozen_lr: Rate
     early_block: Annotated[int, Field(ge=1, le=3)]
     early_grid: Annotated[int, Field(ge=1, le=32)]
