@@ -56,14 +56,14 @@ def reference(way: int, shot: int) -> tuple[Tensor, Tensor]:
 
 
 def ours(table: Tensor, shape: Shape, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    support, query = episodes.gather(table, episodes.sample(shape, len(table), generator))
+    support, query = episodes.gather(table, episodes.sample(shape, len(table), table.shape[1], generator))
     return episodes.as_float(support), episodes.as_float(query)
 
 
 def check(device: torch.device) -> None:
     """The same indices give the same pixels."""
     table = common.glyph_table(len(folders()), device)
-    indices = episodes.sample(Shape(2, 5, 1, QUERIES), len(table), torch.Generator().manual_seed(0))
+    indices = episodes.sample(Shape(2, 5, 1, QUERIES), len(table), table.shape[1], torch.Generator().manual_seed(0))
     for images, which in zip(episodes.gather(table, indices), (indices.support, indices.query), strict=True):
         expected = [
             torch.stack([load([folders()[c][i] for i in row]) for c, row in zip(classes, rows, strict=True)])

@@ -35,11 +35,11 @@ def peak(method: str, meta_batch: int, device: torch.device) -> float:
     settings = getattr(params.load(), method).model_copy(update=batch)
     learner = base.create(method, settings, base.Problem(WAY, SHOT, classes=100), device, seed=0)
     shape = learner.shape
-    table = torch.randint(256, (max(shape.way, 100), episodes.DRAWINGS, 1, 28, 28), dtype=torch.uint8, device=device)
+    table = torch.randint(256, (max(shape.way, 100), 20, 1, 28, 28), dtype=torch.uint8, device=device)
     before = _mib(device, "VmRSS")
     for step in range(STEPS):
         generator = episodes.generator(0, step)
-        indices = episodes.sample(shape, len(table), generator)
+        indices = episodes.sample(shape, len(table), table.shape[1], generator)
         support, query = map(episodes.as_float, episodes.gather(table, indices))
         learner.step(support, query, indices.classes, 0.0, generator)
     return _mib(device, "VmHWM") - before

@@ -32,7 +32,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from benchmarks import common
 from fewlabel import episodes, params
-from fewlabel.data import omniglot
+from fewlabel.data import omniglot, omniglot_splits
 from fewlabel.episodes import Indices, Shape
 from fewlabel.errors import UserError
 from fewlabel.evaluation import evaluate
@@ -50,21 +50,22 @@ def ours(data: omniglot.Omniglot, device: torch.device) -> tuple[float, int, flo
     """Train until the accuracy is passed: seconds, steps, accuracy. Raises `UserError` when it never is."""
     all_params = params.load()
     settings, way_shot = all_params.siamese, params.parse_task(TASK)
-    split = episodes.make_split(data, "lake", all_params.episodes.validation_alphabets, all_params.episodes.seed)
-    table, held_out = (episodes.table(data.images, classes, device) for classes in (split.train, split.test))
+    split = omniglot_splits.divide(data, "lake", all_params.episodes.validation_alphabets, all_params.episodes.seed)
+    table, held_out = (episodes.table(split.images, classes, device) for classes in (split.train, split.test))
     test = test_episodes(all_params, len(held_out))
     method = base.create("siamese", settings, base.Problem(*way_shot, classes=len(table)), device, seed=0)
     seconds = 0.0
     for step in range(settings.iterations):
         start = time.perf_counter()
         generator = episodes.generator(0, step)
-        indices = episodes.sample(method.shape, len(table), generator)
+        indices = episodes.sample(method.shape, len(table), table.shape[1], generator)
         support, query = map(episodes.as_float, episodes.gather(table, indices))
         loss, _ = method.step(support, query, indices.classes, step / settings.iterations, generator)
         loss.item()  # waits for a GPU
         seconds += time.perf_counter() - start
         if (step + 1) % EVERY == 0:
-            accuracy = float(evaluate(method, held_out, test, f"after {step + 1} steps").accuracies.mean())
+            result = evaluate(method, method.embed_table(held_out), test, False, f"after {step + 1} steps")
+            accuracy = float(result.accuracies.mean())
             print(f"ours: {step + 1} steps, {seconds:.1f} s of training: {accuracy:.1%}", flush=True)
             if accuracy >= ACCURACY:
                 return seconds, step + 1, accuracy
@@ -75,7 +76,7 @@ def test_episodes(all_params: params.Params, classes: int) -> Indices:
     """The fixed test episodes of lake/10w5s, as the stage `episodes` makes them."""
     way, shot = params.parse_task(TASK)
     settings = all_params.episodes
-    return episodes.fixed(Shape(settings.count, way, shot, settings.queries), classes, settings.seed, TASK)
+    return episodes.fixed(Shape(settings.count, way, shot, settings.queries), classes, 20, settings.seed, TASK)
 
 
 class Naive(nn.Module):

@@ -15,7 +15,7 @@ from fewlabel.params import load
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["episodes", "siamese_pairs", "reptile_step", "evaluation"])
+@pytest.mark.parametrize("name", ["episodes", "siamese_pairs", "maml_step", "reptile_step", "evaluation"])
 def test_both_sides_compute_the_same(name: str) -> None:
     importlib.import_module(f"benchmarks.{name}").check(CPU)
 
@@ -25,7 +25,7 @@ def test_a_difference_is_found() -> None:
         common.close("loss", torch.tensor(1.0), torch.tensor(1.001))
 
 
-@pytest.mark.parametrize("name", ["episodes", "siamese_pairs", "reptile_step", "evaluation"])
+@pytest.mark.parametrize("name", ["episodes", "siamese_pairs", "maml_step", "reptile_step", "evaluation"])
 def test_a_round(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "EPISODES", 2)
     monkeypatch.setattr(evaluation, "LOOPED", 1)

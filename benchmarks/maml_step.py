@@ -1,0 +1,127 @@
+"""Tasks per second of a MAML outer step, second order, against the loop that popular code runs.
+
+The reference does as learn2learn's ``MAML`` does: for every task clone the network (its parameters become
+differentiable copies), take inner steps with ``torch.autograd.grad(create_graph=True)``, update the clone's parameters,
+and call ``backward`` on the query loss. Same network (in torch's default memory layout), tasks and images in memory. On
+a CPU the reference uses all cores as torch does by itself, and freed memory is kept for both sides.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks import common
+from benchmarks.common import Row
+from fewlabel import episodes, params
+from fewlabel.methods.base import Problem
+from fewlabel.methods.maml import Maml
+from fewlabel.params import Maml as Settings
+
+TASKS, WAY, QUERIES = 32, 5, 15
+TARGET = {"cpu": 2, "cuda": 20}
+CASES = ((1, 1), (5, 1), (1, 5), (5, 5))  # shot, inner steps
+
+
+def clone(module: nn.Module) -> nn.Module:
+    """A copy whose parameters are differentiable copies of the module's."""
+    copied = copy.copy(module)
+    copied.__dict__ = module.__dict__.copy()
+    own: dict[str, Any] = module._parameters
+    copied._parameters = {name: value if value is None else value.clone() for name, value in own.items()}
+    copied._buffers = dict(module._buffers)
+    copied._modules = {name: value if value is None else clone(value) for name, value in module._modules.items()}
+    return copied
+
+
+def update(module: nn.Module, gradients: dict[int, Tensor], rate: float) -> None:
+    """One inner step on a clone, by the gradients of its parameters' ids."""
+    for name, value in module._parameters.items():
+        if value is not None:
+            module._parameters[name] = value - rate * gradients[id(value)]  # type: ignore[assignment]
+    for child in module.children():
+        update(child, gradients, rate)
+
+
+def reference(network: nn.Module, support: Tensor, query: Tensor, settings: Settings) -> Tensor:
+    """Put the outer gradient into the network's ``.grad``; → the mean query loss."""
+    network.zero_grad()
+    way, shot, queries = *support.shape[1:3], query.shape[2]
+    labels = torch.arange(way, device=support.device)
+    total = torch.zeros((), device=support.device)
+    for images, questions in zip(support.flatten(1, 2), query.flatten(1, 2), strict=True):
+        learner = clone(network)
+        for _ in range(settings.inner_steps):
+            loss = F.cross_entropy(learner(images), labels.repeat_interleave(shot))
+            weights = _parameters(learner)
+            gradients = torch.autograd.grad(loss, weights, create_graph=True)
+            found = {id(weight): gradient for weight, gradient in zip(weights, gradients, strict=True)}
+            update(learner, found, settings.inner_lr)
+        loss = F.cross_entropy(learner(questions), labels.repeat_interleave(queries)) / len(support)
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def _parameters(module: nn.Module) -> list[Tensor]:
+    own = [value for value in module._parameters.values() if value is not None]
+    return own + [value for child in module.children() for value in _parameters(child)]
+
+
+def create(steps: int, shot: int, device: torch.device, width: int = 64) -> Maml:
+    settings = params.load().maml.model_copy(update={"meta_batch": TASKS, "inner_steps": steps, "width": width})
+    torch.manual_seed(0)
+    return Maml(settings, Problem(WAY, shot, classes=100), device)
+
+
+def episodes_of(tasks: int, shot: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    shape = episodes.Shape(tasks, WAY, shot, min(QUERIES, 20 - shot))
+    table = common.glyph_table(100, device)
+    indices = episodes.sample(shape, len(table), table.shape[1], episodes.generator(0, 0))
+    support, query = map(episodes.as_float, episodes.gather(table, indices))
+    return support, query
+
+
+def check(device: torch.device) -> None:
+    """Same loss and same outer gradient, in float64."""
+    for shot, steps in CASES:
+        method = create(steps, shot, device, width=8)
+        method.model.double()
+        support, query = (images.double() for images in episodes_of(3, shot, device))
+        network = copy.deepcopy(method.model.conv4)
+        expected = reference(network, support, query, method.settings)
+        loss, _ = method.outer_gradient(support, query)
+        common.close(f"loss, {shot} shots, {steps} steps", loss, expected)
+        for (name, ours), theirs in zip(method.model.conv4.named_parameters(), network.parameters(), strict=True):
+            assert ours.grad is not None
+            assert theirs.grad is not None
+            common.close(f"gradient of {name}, {shot} shots, {steps} steps", ours.grad, theirs.grad, atol=1e-9)
+
+
+def measure(device: torch.device, repeats: int) -> list[Row]:
+    rows = []
+    for shot, steps in CASES:
+        method = create(steps, shot, device)
+        support, query = episodes_of(TASKS, shot, device)
+        network = copy.deepcopy(method.model.conv4).to(memory_format=torch.contiguous_format)
+        seconds = common.alternate(
+            {
+                "reference": functools.partial(reference, network, support, query, method.settings),
+                "ours": functools.partial(method.outer_gradient, support, query),
+            },
+            repeats,
+            device,
+        )
+        case = f"{WAY}w{shot}s, {steps} inner steps"
+        tasks = {f"{name}_tasks_per_s": TASKS / value for name, value in seconds.items()}
+        rows.append(common.against(case, seconds["reference"], seconds["ours"], TARGET[device.type], **tasks))
+    return rows
+
+
+if __name__ == "__main__":
+    common.main("maml_step", __doc__, check, measure)
