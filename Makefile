@@ -7,7 +7,7 @@ DEMO := $(CURDIR)/.demo
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint repro ui lock
+.PHONY: demo test lint repro show ui send-runs lock
 .DELETE_ON_ERROR:
 
 # Installed from the lock, hashes checked; made again when the lock changes.
@@ -44,7 +44,12 @@ repro: $(VENV)/.installed
 	dvc repro
 
 ui: $(VENV)/.installed
+	@echo "The list of runs, with its columns: http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=fewlabel"
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1
+
+# What a store could not take while it was down, to $MLFLOW_TRACKING_URI or this checkout's mlflow.db.
+send-runs: $(VENV)/.installed
+	@python -m fewlabel.tracking send
 
 # Newest versions that fit pyproject.toml, for every platform and Python it supports. Needs uv.
 lock:

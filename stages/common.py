@@ -15,6 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from fewlabel import tracking
 from fewlabel.errors import UserError
 
 
@@ -43,7 +44,8 @@ def launch(main: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of ``path`` only when the block ends without an error."""
+    """A folder to fill, which takes the place of ``path`` only when the block ends without an error. The stage's run
+    is told of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
@@ -54,6 +56,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         yield draft
         shutil.rmtree(path, ignore_errors=True)
         draft.rename(path)
+        tracking.outputs(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
