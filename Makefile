@@ -44,7 +44,8 @@ repro: $(VENV)/.installed
 	dvc repro
 
 ui: $(VENV)/.installed
-	@echo "The list of runs, with its columns: http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=fewlabel"
+	@echo "Pipeline executions:  http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
+	@echo "Their stages, listed: http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=stages"
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1
 
 # What a store could not take while it was down, to $MLFLOW_TRACKING_URI or this checkout's mlflow.db.

@@ -116,6 +116,14 @@ def test_stages_of_one_execution_share_a_parent(store, monkeypatch) -> None:
     assert [file.path for file in client.list_artifacts(parent[0].info.run_id)] == ["params.yaml"]
 
 
+def test_a_summary_stands_with_the_execution(store, monkeypatch) -> None:
+    monkeypatch.setattr(tracking, "_dvc_process", lambda: "here-1-2.00")
+    with tracking.start("compare", {}) as run:
+        run.summary({"maml lake/5w1s": 0.5})
+    found, _ = runs(store)
+    assert [run.data.metrics for run in found if "mlflow.parentRunId" not in run.data.tags] == [{"maml lake/5w1s": 0.5}]
+
+
 def test_the_next_execution_has_a_parent_of_its_own(store, monkeypatch) -> None:
     for process in ("here-1-2.00", "here-9-8.00"):
         monkeypatch.setattr(tracking, "_dvc_process", lambda process=process: process)

@@ -7,10 +7,12 @@ leaves the same run, so what a broken store may or may not have taken can be sen
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import platform
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,18 @@ from filelock import FileLock
 
 EXPERIMENT = "fewlabel"
 KEY = "fewlabel.run"  # the tag that tells one run from every other, whatever store it is in
-VIEW = "fewlabel"  # the name of the list's ready-made view
 _MAX_BATCH = 1000  # MLflow's limit of one log_batch
 _SCRIPT = Path(__file__).with_name("served_model.py")
+# The list of stage runs with columns worth reading, as the UI stores a shared view: ?viewStateShareKey=stages
 _COLUMNS = [
-    "attributes.`Source`",
-    "attributes.`Dataset`",
-    *(f"tags.`{name}`" for name in ("method", "protocol", "seed", "device")),
+    *(f"tags.`{name}`" for name in ("method", "protocol", "dvc.experiment", "device")),
     *(f"metrics.`{name}`" for name in ("test_accuracy", "val_accuracy", "accuracy", "loss", "train_seconds")),
 ]
+_VIEW = {"selectedColumns": _COLUMNS, "searchFilter": "tags.`fewlabel.stage` != 'pipeline'"}
+_EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.sharedViewState.stages": json.dumps(_VIEW),
+}
 
 
 class Store:
@@ -61,22 +66,20 @@ class Store:
             self.experiment = self._experiment(None if uri.startswith("http") else (root / "mlartifacts").as_uri())
 
     def _experiment(self, artifacts: str | None) -> str:
-        import json
-
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return found.experiment_id
-        view = json.dumps({"selectedColumns": _COLUMNS})
-        tags = {"mlflow.experimentKind": "custom_model_development", f"mlflow.sharedViewState.{VIEW}": view}
-        try:
-            return self.client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=tags)
-        except MlflowException:  # another machine was first
-            found = self.client.get_experiment_by_name(EXPERIMENT)
-            if found is None:
-                raise
-            return found.experiment_id
+        if found is None:
+            try:
+                return self.client.create_experiment(EXPERIMENT, artifacts, _EXPERIMENT_TAGS)
+            except MlflowException:  # another machine was first
+                found = self.client.get_experiment_by_name(EXPERIMENT)
+                if found is None:
+                    raise
+        for name, value in _EXPERIMENT_TAGS.items():
+            if found.tags.get(name) != value:
+                self.client.set_experiment_tag(found.experiment_id, name, value)
+        return found.experiment_id
 
     def open(self, record: dict[str, Any]) -> tuple[str, str | None]:
         """The ids of the record's run and of its execution's run; found by tag, or created."""
@@ -106,7 +109,7 @@ class Store:
         return found[0].info.run_id if found else None
 
     def apply(self, operation: dict[str, Any], run: str, parent: str | None) -> None:
-        """Write one operation: ``{"do": metrics | params | tags | artifact | input | model | end, ...}``."""
+        """Write one operation: ``{"do": "metrics", "points": …}`` calls `_metrics`, and so on."""
         getattr(self, f"_{operation['do']}")(run, parent, **{k: v for k, v in operation.items() if k != "do"})
 
     def _metrics(self, run: str, parent: str | None, points: list[tuple[str, float, int, int]]) -> None:
@@ -114,6 +117,9 @@ class Store:
 
         for start in range(0, len(points), _MAX_BATCH):
             self.client.log_batch(run, metrics=[Metric(*point) for point in points[start : start + _MAX_BATCH]])
+
+    def _summary(self, run: str, parent: str | None, points: list[tuple[str, float, int, int]]) -> None:
+        self._metrics(parent or run, None, points)
 
     def _params(self, run: str, parent: str | None, values: dict[str, str]) -> None:
         from mlflow.entities import Param
@@ -195,7 +201,8 @@ def saved_model(weights: Path, config: dict[str, Any], model_id: str, run: str) 
     count = way * shot + 1 if few_shot else 1
     example = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
     versions = {"torch": torch.__version__.split("+")[0], "numpy": np.__version__, "mlflow": mlflow.__version__}
-    with tempfile.TemporaryDirectory() as folder:
+    # MLflow insists on warning of a predict without type hints; the signature says more than they could.
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True):
         target = Path(folder) / "model"
         mlflow.pyfunc.save_model(
             target,

@@ -10,7 +10,6 @@ MLflow copies this package beside each model; ``mlflow.pyfunc.load_model`` runs 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -21,7 +20,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 CHUNK = 100  # images per forward pass
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method", category=UserWarning)
 
 
 class ServedModel(PythonModel):

@@ -129,6 +129,11 @@ class Run:
                 self.tags(family="few-shot", method=config["method"], protocol=config["protocol"])
             self._do("model", path=str(path), weights=_md5(path), config=config)
 
+    def summary(self, numbers: dict[str, float]) -> None:
+        """Numbers of the whole pipeline execution: they stand with its run, so that experiments compare in one list."""
+        now = _now()
+        self._do("summary", points=[(key, float(value), now, 0) for key, value in numbers.items()])
+
     def best(self, family: str, folder: str | Path, description: str) -> None:
         """Register the model that a training left in `folder` as the best of its family (alias ``best``).
 
