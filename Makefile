@@ -44,8 +44,8 @@ repro: $(VENV)/.installed
 	dvc repro
 
 ui: $(VENV)/.installed
-	@echo "Pipeline executions:  http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
-	@echo "Their stages, listed: http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=stages"
+	@echo "Experiments  http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=experiments"
+	@echo "Stages       http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=stages"
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1
 
 # What a store could not take while it was down, to $MLFLOW_TRACKING_URI or this checkout's mlflow.db.

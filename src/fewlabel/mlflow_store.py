@@ -23,16 +23,20 @@ EXPERIMENT = "fewlabel"
 KEY = "fewlabel.run"  # the tag that tells one run from every other, whatever store it is in
 _MAX_BATCH = 1000  # MLflow's limit of one log_batch
 _SCRIPT = Path(__file__).with_name("served_model.py")
-# The list of stage runs with columns worth reading, as the UI stores a shared view: ?viewStateShareKey=stages
-_COLUMNS = [
-    *(f"tags.`{name}`" for name in ("method", "protocol", "dvc.experiment", "device")),
-    *(f"metrics.`{name}`" for name in ("test_accuracy", "val_accuracy", "accuracy", "loss", "train_seconds")),
-]
-_VIEW = {"selectedColumns": _COLUMNS, "searchFilter": "tags.`fewlabel.stage` != 'pipeline'"}
-_EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.sharedViewState.stages": json.dumps(_VIEW),
+# Ready-made lists with columns worth reading, as the UI stores its shared views: ?viewStateShareKey=stages. Sorted by
+# anything but time, the UI shows children without their parents.
+_VIEW = "mlflow.sharedViewState."
+_STAGES = {
+    "selectedColumns": [
+        *(f"metrics.`{name}`" for name in ("test_accuracy", "val_accuracy", "train_seconds")),
+        *(f"tags.`{name}`" for name in ("method", "protocol", "dvc.experiment")),
+    ],
+    "searchFilter": "tags.`fewlabel.stage` != 'pipeline'",
+    "orderByKey": "metrics.`test_accuracy`",
+    "orderByAsc": False,
 }
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", f"{_VIEW}stages": json.dumps(_STAGES)}
+_SUMMARY_COLUMNS = 12
 
 
 class Store:
@@ -120,6 +124,9 @@ class Store:
 
     def _summary(self, run: str, parent: str | None, points: list[tuple[str, float, int, int]]) -> None:
         self._metrics(parent or run, None, points)
+        columns = [f"metrics.`{point[0]}`" for point in points[:_SUMMARY_COLUMNS]]
+        view = json.dumps({"selectedColumns": columns})
+        self.client.set_experiment_tag(self.experiment, f"{_VIEW}experiments", view)
 
     def _params(self, run: str, parent: str | None, values: dict[str, str]) -> None:
         from mlflow.entities import Param

@@ -69,7 +69,7 @@ class Run:
         if self._record is None:
             return
         now = _now()
-        self._points += [(_SAME.get(key, key), float(value), now, step) for key, value in numbers.items()]
+        self._points += [(_SAME.get(key, key), _short(value), now, step) for key, value in numbers.items()]
         if len(self._points) >= _FLUSH_POINTS or time.monotonic() - self._flushed > _FLUSH_S:
             self._flush()
 
@@ -132,7 +132,7 @@ class Run:
     def summary(self, numbers: dict[str, float]) -> None:
         """Numbers of the whole pipeline execution: they stand with its run, so that experiments compare in one list."""
         now = _now()
-        self._do("summary", points=[(key, float(value), now, 0) for key, value in numbers.items()])
+        self._do("summary", points=[(key, _short(value), now, 0) for key, value in numbers.items()])
 
     def best(self, family: str, folder: str | Path, description: str) -> None:
         """Register the model that a training left in `folder` as the best of its family (alias ``best``).
@@ -197,7 +197,7 @@ class Run:
             while not ended.wait(_SAMPLE_S):
                 numbers = mlflow_store.load_of_machine()
                 now, step = _now(), round(time.monotonic() - began)
-                self._points += [(key, float(value), now, step) for key, value in numbers.items()]
+                self._points += [(key, _short(value), now, step) for key, value in numbers.items()]
 
         thread = threading.Thread(target=sample, daemon=True)
         if self._record is not None:
@@ -412,6 +412,11 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _short(value: float) -> float:
+    """Five digits: what a column of the UI shows."""
+    return float(f"{value:.5g}")
 
 
 def _now() -> int:
