@@ -10,6 +10,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,6 @@ def run_facts(device: Any, seconds: float, **more: Any) -> dict[str, Any]:
     """What `run.json` holds: how this run went on this machine. No later stage but `compare` reads it, so that
     equal inputs give equal bytes everywhere else."""
     import torch
-    import torchvision
 
     from fewlabel import device as devices
 
@@ -78,6 +78,6 @@ def run_facts(device: Any, seconds: float, **more: Any) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "peak_memory_mib": round(devices.peak_memory_mib(device)),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),  # importing it takes half a second
         **more,
     }
