@@ -1,7 +1,8 @@
 """What the pipeline costs beside the training.
 
-``python -m benchmarks.overhead [folder] [--experiments 50] [--runs 2000]``: the folder is a checkout in which the pipeline has run at the smoke budget; ``make demo`` leaves one at ``.demo``. It
-stays as it is: stages, experiments and runs are made in copies.
+``python -m benchmarks.overhead [folder] [--experiments 50] [--runs 2000]``. The folder is a checkout in which the
+pipeline has run at the smoke budget; ``make demo`` leaves one at ``.demo``. It stays as it is: stages, experiments and
+runs are made in copies.
 """
 
 from __future__ import annotations

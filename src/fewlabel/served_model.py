@@ -45,8 +45,9 @@ class ServedModel(PythonModel):
         if way < 2 or shot < 1 or len(images) <= way * shot:
             raise ValueError(f"{len(images)} images are no {way} × {shot} support images and a query")
         method_name = self.config["method"]
-        settings = getattr(parameters, method_name.capitalize())(**self.config["settings"])
-        method = base.create(method_name, settings, way, shot, torch.device("cpu"), seed=0)
+        settings = getattr(parameters, method_name.title().replace("_", ""))(**self.config["settings"])
+        classes = len(self.weights["head.weight"]) if "head.weight" in self.weights else way  # of the training split
+        method = base.create(method_name, settings, base.Problem(way, shot, classes), torch.device("cpu"), seed=0)
         method.model.load_state_dict(self.weights)
         with torch.no_grad():
             embedded = method.embed(as_float(images))

@@ -288,7 +288,8 @@ def mask(error: Exception | str, uri: str) -> str:
 
 
 def _open(name: str) -> Run:
-    if os.environ.get("FEWLABEL_TRACKING", "").lower() in ("off", "0", "false"):
+    off = os.environ.get("FEWLABEL_TRACKING", "").lower() in ("off", "0", "false")
+    if off or os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one tells of all
         return Run()
     root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
     tags = _tags(root)
