@@ -1,5 +1,6 @@
 # make demo: the whole DAG on small stand-in data, in a scratch folder     make test: lint, types, contracts, tests
 # make repro: the real data, budget cpu                                    make ui: the MLflow UI on this checkout's runs
+# make show: experiments beside each other                                 make send-runs: what a store missed while it was down
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -42,6 +43,10 @@ test: lint
 
 repro: $(VENV)/.installed
 	dvc repro
+
+# Experiments beside each other: what differs among them, on the first task of a method.
+show: $(VENV)/.installed
+	dvc exp show --only-changed --no-pager --drop '^(Created|State|Executor|rev|(src|stages|data/|results|metrics/).*|few-shot.*(10w|20w|w5s).*)$$'
 
 ui: $(VENV)/.installed
 	@echo "Experiments  http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=experiments"

@@ -77,7 +77,9 @@ def trained(folder: Path) -> base.Method:
     """A folder as the stage ``metric_train`` leaves it, and the network in it."""
     method = base.create("prototypes", Prototypes(**SETTINGS), base.Problem(5, 1, 9), torch.device("cpu"), seed=1)
     folder.mkdir(parents=True)
-    save_file(method.model.state_dict(), folder / "model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in method.model.state_dict().items()}, folder / "model.safetensors"
+    )
     (folder / "run.json").write_text(json.dumps({"device": "a computer", "seconds": 2.5, "torch": "2.0"}))
     return method
 
