@@ -80,7 +80,7 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        ("params.yaml", "\n  inner_lr: 0.4 ", "\n  inner_lr: 0.3 ", MAML),
+        ("params.yaml", "inner_lr: 0.4", "inner_lr: 0.3", MAML),
         ("params.yaml", "lr: 0.002               # at the start", "lr: 0.004  # at the start", METRIC),
         ("src/fewlabel/methods/maml.py", "", "# changed\n", MAML),
         ("src/fewlabel/models/conv4.py", "", "# changed\n", MAML | METRIC),
@@ -115,10 +115,9 @@ def test_a_change_re_runs_what_depends_on_it(repo, file, old, new, stages) -> No
     path.write_text(before.replace(old, new) if old else before + new)
     try:
         changed = set(json.loads(repo.run(["dvc", "status", "--json"]).stdout))
-        dry = stages_of(repo.run(["dvc", "repro", "--dry"]).stdout)
     finally:
         path.write_text(before)
-    assert changed == dry == stages
+    assert changed == stages
 
 
 def test_an_experiment_in_a_temporary_copy(tried) -> None:
