@@ -153,14 +153,14 @@ def test_metrics_are_called_the_same_in_every_method(store) -> None:
 
 def test_the_data_set_is_an_input_with_its_digest(store, root) -> None:
     Path("dvc.yaml").write_text((root / "dvc.yaml").read_text())
-    Path("data/prepared").mkdir(parents=True)
-    np.savez("data/prepared/omniglot.npz", origin="embedded")
+    Path("data/episodes/lake").mkdir(parents=True)
+    np.savez("data/episodes/lake/data.npz", origin="embedded")
     with tracking.start("meta_train@maml-lake-5w1s-0", {}):
         pass
     found, _ = runs(store)
     (taken,) = found[0].inputs.dataset_inputs
-    md5 = subprocess.run(["md5sum", "data/prepared/omniglot.npz"], capture_output=True, text=True).stdout.split()[0]
-    assert (taken.dataset.name, taken.dataset.digest) == ("omniglot-embedded", md5)
+    md5 = subprocess.run(["md5sum", "data/episodes/lake/data.npz"], capture_output=True, text=True).stdout.split()[0]
+    assert (taken.dataset.name, taken.dataset.digest) == ("lake-embedded", md5)
     assert [(tag.key, tag.value) for tag in taken.tags] == [("mlflow.data.context", "training")]
 
 

@@ -47,7 +47,8 @@ class ServedModel(PythonModel):
         method_name = self.config["method"]
         settings = getattr(parameters, method_name.title().replace("_", ""))(**self.config["settings"])
         classes = len(self.weights["head.weight"]) if "head.weight" in self.weights else way  # of the training split
-        method = base.create(method_name, settings, base.Problem(way, shot, classes), torch.device("cpu"), seed=0)
+        problem = base.Problem(way, shot, classes, *images.shape[1:3])
+        method = base.create(method_name, settings, problem, torch.device("cpu"), seed=0)
         method.model.load_state_dict(self.weights)
         with torch.no_grad():
             embedded = method.embed(as_float(images))

@@ -89,7 +89,8 @@ class Run:
     def inputs(self, stage: str) -> None:
         """The prepared data that dvc.yaml says the stage reads, with DVC's own digest: the md5 of the content."""
         for path in _prepared(stage):
-            name = path.stem if _origin(path) == "archive" else f"{path.stem}-{_origin(path)}"
+            name = path.parent.name if path.stem == "data" else path.stem  # a split, or a data set
+            name += "-embedded" if _origin(path) == "embedded" else ""
             context = "test" if stage.startswith("evaluate") else "training"
             self._do("input", name=name, digest=_md5(path), path=str(path), context=context)
 
@@ -225,7 +226,7 @@ def start(stage: str, settings: dict[str, Any]) -> Iterator[Run]:
     name = os.environ.get("DVC_STAGE", stage)
     run = _current = _open(name)
     run.params(settings)
-    run.inputs(name.split("@")[0])
+    run.inputs(name)
     try:
         with run.sampling():
             yield run
@@ -361,16 +362,31 @@ def _servable(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         method, split, *task, _ = folder.name.split("-")
         way, shot = map(int, re.findall(r"\d+", task[0] if task else "5w1s"))
         protocol = "/".join([split, *task])
-        return common | {"method": method, "protocol": protocol, "way": way, "shot": shot, "image": [1, 28, 28]}
+        return common | {"method": method, "protocol": protocol, "way": way, "shot": shot, "image": _image(split)}
     image, way = ([3, 32, 32], 10) if kind == "cifar10" else ([3, 256, 256], 2)
     return common | {"image": image, "way": way}
 
 
+def _image(split: str) -> list[int]:
+    """Channels, height and width of a split's images."""
+    import numpy as np
+
+    try:
+        with np.load(Path("data/episodes") / split / "data.npz", allow_pickle=False) as file:
+            return list(file["images"].shape[2:])
+    except (OSError, ValueError, KeyError):
+        return [1, 28, 28]  # Omniglot's
+
+
 def _prepared(stage: str) -> list[Path]:
-    """The prepared files among the stage's dependencies."""
+    """The prepared files among the dependencies of a stage like ``meta_train@maml-lake-5w1s-0``."""
+    kind, _, cell = stage.partition("@")
     with contextlib.suppress(OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
         stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-        found = [Path(path) for path in stages[stage].get("deps", []) if path.startswith("data/prepared/")]
+        deps = stages[kind]["deps"]
+        found = [Path(path) for path in deps if path.startswith("data/prepared/")]
+        if any(path.startswith("data/episodes/") for path in deps):
+            found += [path for path in Path("data/episodes").glob("*/data.npz") if f"-{path.parent.name}-" in cell]
         return [path for path in found if path.exists()]
     return []
 
