@@ -44,7 +44,7 @@ def stage_overhead(folder: Path, copy: Path) -> None:
     copy.mkdir()
     for name in ("src", "stages", "data/episodes"):
         shutil.copytree(folder / name, copy / name)
-    for name in ("params.yaml", "dvc.yaml", "data/prepared/omniglot.npz"):
+    for name in ("params.yaml", "dvc.yaml"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / name, copy / name)
     for what, tracking in (("a fresh MLflow store", ""), ("a store that exists", ""), ("tracking off", "off")):

@@ -57,25 +57,19 @@ class ServedModel(PythonModel):
 
     def _classifier(self) -> Callable[[Tensor], Tensor]:
         """uint8 images → logits, as the stages ``finetune`` and ``transfer`` compute them."""
-        from fewlabel.augment import resize, to_float
+        from fewlabel import augment
         from fewlabel.models import pretrained, resnet
         from fewlabel.models.classifier import Classifier, linear_head
 
-        settings, classes = self.config["settings"], self.config["way"]
+        settings, classes, start = self.config["settings"], self.config["way"], self.config["settings"]["start"]
         if self.config["kind"] == "hymenoptera":
-            made = pretrained.create(settings["backbone"], pretrained=False, seed=0)
+            made = pretrained.create(self.config["backbone"], pretrained=False, seed=0)
             network = Classifier(made.module, linear_head(made.width, classes, seed=0))
             network.load_state_dict(self.weights)
             network.eval()
-
-            def photographs(images: Tensor) -> Tensor:
-                edge = images.shape[-1] // 16
-                middle = resize(images[..., edge:-edge, edge:-edge].float(), settings["image_size"])
-                return network(to_float(middle, made.mean, made.std))
-
-            return photographs
-        frozen = settings["start"] == "rotation-frozen"
-        blocks, grid = (settings["frozen_blocks"], settings["frozen_grid"]) if frozen else (len(resnet.WIDTHS), 1)
+            return lambda images: network(made.normalise(augment.middle(images, settings["image_size"])))
+        frozen, early = start.startswith("rotation-frozen"), start == "rotation-frozen-early"
+        blocks, grid = (settings["early_block"], settings["early_grid"]) if early else (len(resnet.WIDTHS), 1)
         width = resnet.WIDTHS[blocks - 1] * grid**2
         stem: resnet.Stem = "imagenet" if self.weights["backbone.conv1.weight"].shape[-1] == 7 else "cifar"
         head: nn.Module = linear_head(width, classes, seed=0)
@@ -84,7 +78,7 @@ class ServedModel(PythonModel):
         network = Classifier(resnet.resnet18(stem, seed=0, blocks=blocks, grid=grid), head)
         network.load_state_dict(self.weights)
         network.eval()
-        return lambda images: network(to_float(images))
+        return lambda images: network(augment.to_float(images))
 
 
 set_model(ServedModel())

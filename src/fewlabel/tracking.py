@@ -363,8 +363,11 @@ def _servable(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         way, shot = map(int, re.findall(r"\d+", task[0] if task else "5w1s"))
         protocol = "/".join([split, *task])
         return common | {"method": method, "protocol": protocol, "way": way, "shot": shot, "image": _image(split)}
-    image, way = ([3, 32, 32], 10) if kind == "cifar10" else ([3, 256, 256], 2)
-    return common | {"image": image, "way": way}
+    if kind == "cifar10":
+        return common | {"image": [3, 32, 32], "way": 10}
+    row = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["rows"][0]
+    backbone = row["method"].removeprefix(f"{settings['start']}-")
+    return common | {"image": [3, 256, 256], "way": 2, "backbone": backbone}
 
 
 def _image(split: str) -> list[int]:

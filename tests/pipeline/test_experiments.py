@@ -18,7 +18,8 @@ pytestmark = pytest.mark.pipeline
 CELLS = {
     "budget: cpu ": "budget: smoke ",
     "source: official ": "source: embedded ",
-    "labels: [20, 100, 400]": "labels: [20]",
+    "label_cells: [20-0, 20-1, 20-2, 100-0, 100-1, 100-2, 400-0, 1000-0]": "label_cells: [20-0]",
+    "transfer_seeds: [0, 1, 2]": "transfer_seeds: [0]",
     "  tasks: [5w1s, 5w5s] ": "  tasks: [5w1s] ",
     "metric_methods: [siamese, prototypes, nearest_mean]": "metric_methods: [prototypes]",
     "gradient_methods: [maml, reptile]": "gradient_methods: [maml]",
@@ -101,8 +102,8 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
         ),
         (
             "params.yaml",
-            "\n  labels: [20]",
-            "\n  labels: [20, 50]",
+            "label_cells: [20-0]",
+            "label_cells: [20-0, 50-0]",
             {stage.replace("20", "50") for stage in FINETUNE} | {"compare"},
         ),
     ],
