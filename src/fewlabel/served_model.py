@@ -62,16 +62,21 @@ class ServedModel(PythonModel):
         from fewlabel.models.classifier import Classifier, linear_head
 
         settings, classes, start = self.config["settings"], self.config["way"], self.config["settings"]["start"]
+        first = self.weights.get("backbone.conv1.weight")  # of a ResNet
+        stem: resnet.Stem = "imagenet" if first is None or first.shape[-1] == 7 else "cifar"
         if self.config["kind"] == "hymenoptera":
+            size = settings["image_size"]
             made = pretrained.create(self.config["backbone"], pretrained=False, seed=0)
+            if start.startswith("small"):
+                size = settings["small_size"]
+                made = pretrained.Backbone(resnet.resnet18(stem, seed=0), resnet.WIDTHS[-1])
             network = Classifier(made.module, linear_head(made.width, classes, seed=0))
             network.load_state_dict(self.weights)
             network.eval()
-            return lambda images: network(made.normalise(augment.middle(images, settings["image_size"])))
+            return lambda images: network(made.normalise(augment.middle(images, size)))
         frozen, early = start.startswith("rotation-frozen"), start == "rotation-frozen-early"
         blocks, grid = (settings["early_block"], settings["early_grid"]) if early else (len(resnet.WIDTHS), 1)
         width = resnet.WIDTHS[blocks - 1] * grid**2
-        stem: resnet.Stem = "imagenet" if self.weights["backbone.conv1.weight"].shape[-1] == 7 else "cifar"
         head: nn.Module = linear_head(width, classes, seed=0)
         if frozen:
             head = nn.Sequential(nn.BatchNorm1d(width, affine=False), head)
