@@ -66,12 +66,13 @@ class ServedModel(PythonModel):
         stem: resnet.Stem = "imagenet" if first is None or first.shape[-1] == 7 else "cifar"
         if self.config["kind"] == "hymenoptera":
             size = settings["image_size"]
-            made = pretrained.create(self.config["backbone"], pretrained=False, seed=0)
+            head_alone = "weight" in self.weights  # of a frozen backbone, which is ImageNet's as it is
+            made = pretrained.create(self.config["backbone"], pretrained=head_alone, seed=0)
             if start.startswith("small"):
                 size = settings["small_size"]
                 made = pretrained.Backbone(resnet.resnet18(stem, seed=0), resnet.WIDTHS[-1])
             network = Classifier(made.module, linear_head(made.width, classes, seed=0))
-            network.load_state_dict(self.weights)
+            (network.head if head_alone else network).load_state_dict(self.weights)
             network.eval()
             return lambda images: network(made.normalise(augment.middle(images, size)))
         frozen, early = start.startswith("rotation-frozen"), start == "rotation-frozen-early"
