@@ -1,5 +1,6 @@
 # make demo: the whole DAG on small stand-in data, in a scratch folder     make test: lint, types, contracts, tests
 # make repro: the real data, budget cpu                                    make ui: the MLflow UI on this checkout's runs
+# make show: experiments beside each other                                 make send-runs: what a store missed while it was down
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ DEMO := $(CURDIR)/.demo
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint repro ui lock
+.PHONY: demo test lint repro show ui send-runs lock
 .DELETE_ON_ERROR:
 
 # Installed from the lock, hashes checked; made again when the lock changes.
@@ -43,8 +44,18 @@ test: lint
 repro: $(VENV)/.installed
 	dvc repro
 
+# Experiments beside each other: what differs among them, on the first task of a method.
+show: $(VENV)/.installed
+	dvc exp show --only-changed --no-pager --drop '^(Created|State|Executor|rev|(src|stages|data/|results|metrics/).*|few-shot.*(10w|20w|w5s).*)$$'
+
 ui: $(VENV)/.installed
+	@echo "Experiments  http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=experiments"
+	@echo "Stages       http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=stages"
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1
+
+# What a store could not take while it was down, to $MLFLOW_TRACKING_URI or this checkout's mlflow.db.
+send-runs: $(VENV)/.installed
+	@python -m fewlabel.tracking send
 
 # Newest versions that fit pyproject.toml, for every platform and Python it supports. Needs uv.
 lock:

@@ -10,11 +10,13 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from fewlabel import tracking
 from fewlabel.errors import UserError
 
 
@@ -43,7 +45,8 @@ def launch(main: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of ``path`` only when the block ends without an error."""
+    """A folder to fill, which takes the place of ``path`` only when the block ends without an error. The stage's run
+    is told of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
@@ -54,6 +57,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         yield draft
         shutil.rmtree(path, ignore_errors=True)
         draft.rename(path)
+        tracking.outputs(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -66,7 +70,6 @@ def run_facts(device: Any, seconds: float, **more: Any) -> dict[str, Any]:
     """What `run.json` holds: how this run went on this machine. No later stage but `compare` reads it, so that
     equal inputs give equal bytes everywhere else."""
     import torch
-    import torchvision
 
     from fewlabel import device as devices
 
@@ -75,6 +78,6 @@ def run_facts(device: Any, seconds: float, **more: Any) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "peak_memory_mib": round(devices.peak_memory_mib(device)),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),  # importing it takes half a second
         **more,
     }

@@ -1,26 +1,87 @@
 """Tracking: one child run a stage under one parent an execution; a broken store costs a warning, not a result."""
 
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import mlflow.pyfunc
+import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
+from safetensors.torch import save_file
 
 from fewlabel import tracking
+from fewlabel.episodes import as_float
+from fewlabel.methods import base
+from fewlabel.params import Prototypes
+
+SETTINGS = {
+    "width": 8,
+    "downsample": "stride",
+    "way": 5,
+    "shot": 1,
+    "queries": 5,
+    "lr": 0.001,
+    "iterations": 1,
+    "validate_every": 1,
+    "checkpoint_every": 1,
+    "patience": None,
+}
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory) -> Path:
+    """An empty store; making one takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
+def fresh(tmp_path, monkeypatch) -> str:
+    """No store yet, in a repository without DVC."""
     monkeypatch.delenv("FEWLABEL_TRACKING", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setattr(tracking, "_dvc_process", lambda: None)
+    monkeypatch.chdir(tmp_path)
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def store(fresh, migrated, tmp_path) -> str:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return fresh
 
 
 def runs(uri: str):
     client = MlflowClient(tracking_uri=uri)
     return client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id]), client
+
+
+def spooled(root: Path) -> list[Path]:
+    return sorted((root / ".tracking_spool").glob("*.jsonl"))
+
+
+def trained(folder: Path) -> base.Method:
+    """A folder as the stage ``metric_train`` leaves it, and the network in it."""
+    method = base.create("prototypes", Prototypes(**SETTINGS), base.Problem(5, 1, 9), torch.device("cpu"), seed=1)
+    folder.mkdir(parents=True)
+    save_file(
+        {name: value.contiguous() for name, value in method.model.state_dict().items()}, folder / "model.safetensors"
+    )
+    (folder / "run.json").write_text(json.dumps({"device": "a computer", "seconds": 2.5, "torch": "2.0"}))
+    return method
 
 
 def test_a_stage_run_holds_its_params_curve_and_status(store, monkeypatch) -> None:
@@ -37,18 +98,41 @@ def test_a_stage_run_holds_its_params_curve_and_status(store, monkeypatch) -> No
 
 
 def test_stages_of_one_execution_share_a_parent(store, monkeypatch) -> None:
-    monkeypatch.setattr(tracking, "_execution", lambda: "here-1-2.00")
+    monkeypatch.setattr(tracking, "_dvc_process", lambda: "here-1-2.00")
     monkeypatch.setenv("DVC_EXP_NAME", "big-inner-lr")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc")
+    Path("params.yaml").write_text("budget: smoke\n")
     for stage in ("episodes", "compare"):
         with tracking.start(stage, {}):
             pass
-    found, _ = runs(store)
+    found, client = runs(store)
     parent = [r for r in found if r.info.run_name == "big-inner-lr"]
     assert len(found) == 3
     assert len(parent) == 1
     children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent[0].info.run_id]
     assert sorted(r.info.run_name for r in children) == ["compare", "episodes"]
-    assert {r.data.tags["dvc.experiment"] for r in found} == {"big-inner-lr"}
+    for run in found:
+        assert run.data.tags["dvc.experiment"] == "big-inner-lr"
+        assert run.data.tags["dvc.baseline"] == "abc"
+        assert len(run.data.tags["params.digest"]) == 16
+    assert [file.path for file in client.list_artifacts(parent[0].info.run_id)] == ["params.yaml"]
+
+
+def test_a_summary_stands_with_the_execution(store, monkeypatch) -> None:
+    monkeypatch.setattr(tracking, "_dvc_process", lambda: "here-1-2.00")
+    with tracking.start("compare", {}) as run:
+        run.summary({"maml lake/5w1s": 0.5})
+    found, _ = runs(store)
+    assert [run.data.metrics for run in found if "mlflow.parentRunId" not in run.data.tags] == [{"maml lake/5w1s": 0.5}]
+
+
+def test_the_next_execution_has_a_parent_of_its_own(store, monkeypatch) -> None:
+    for process in ("here-1-2.00", "here-9-8.00"):
+        monkeypatch.setattr(tracking, "_dvc_process", lambda process=process: process)
+        with tracking.start("compare", {}):
+            pass
+    found, _ = runs(store)
+    assert len({run.data.tags.get("mlflow.parentRunId") for run in found} - {None}) == 2
 
 
 def test_a_failing_stage_ends_failed_and_raises(store) -> None:
@@ -58,24 +142,221 @@ def test_a_failing_stage_ends_failed_and_raises(store) -> None:
     assert [r.info.status for r in found] == ["FAILED"]
 
 
-def test_a_broken_store_costs_a_warning_and_prints_no_password(store, monkeypatch, capsys) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hunter2@127.0.0.1:1/none")
-    with tracking.start("episodes", {"a": 1}) as run:
+def test_metrics_are_called_the_same_in_every_method(store) -> None:
+    with tracking.start("finetune", {}) as run:
+        run.log(1, train_loss=0.5, train_accuracy=0.4)
+    with tracking.start("meta_train", {}) as run:
+        run.log(1, loss=0.5, accuracy=0.4)
+    found, _ = runs(store)
+    assert [set(run.data.metrics) for run in found] == [{"loss", "accuracy"}] * 2
+
+
+def test_the_data_set_is_an_input_with_its_digest(store, root) -> None:
+    Path("dvc.yaml").write_text((root / "dvc.yaml").read_text())
+    Path("data/episodes/lake").mkdir(parents=True)
+    np.savez("data/episodes/lake/data.npz", origin="embedded")
+    with tracking.start("meta_train@maml-lake-5w1s-0", {}):
+        pass
+    found, _ = runs(store)
+    (taken,) = found[0].inputs.dataset_inputs
+    md5 = subprocess.run(["md5sum", "data/episodes/lake/data.npz"], capture_output=True, text=True).stdout.split()[0]
+    assert (taken.dataset.name, taken.dataset.digest) == ("lake-embedded", md5)
+    assert [(tag.key, tag.value) for tag in taken.tags] == [("mlflow.data.context", "training")]
+
+
+def test_numbers_of_the_results_are_metrics_and_tags(store) -> None:
+    rows = [
+        {"family": "few-shot", "method": "maml", "protocol": f"lake/{task}", "seed": 0, "metric": "accuracy"}
+        | {"value": value, "ci95_low": 0.1, "ci95_high": 0.9, "budget": "smoke", "transductive": True}
+        for task, value in (("5w1s", 0.5), ("20w1s", 0.25))
+    ]
+    folder = Path("results/evaluate/maml-lake-0")
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps({"origin": "embedded", "rows": rows}))
+    (folder / "run.json").write_text(json.dumps({"device": "a computer", "seconds": 2.5, "torch": "2.0"}))
+    with tracking.start("evaluate", {}):
+        tracking.outputs(folder)
+    found, _ = runs(store)
+    metrics, tags = found[0].data.metrics, found[0].data.tags
+    assert metrics["test_accuracy"] == metrics["test_accuracy_5w1s"] == 0.5
+    assert metrics["test_accuracy_20w1s"] == 0.25
+    assert (metrics["test_accuracy_low"], metrics["test_accuracy_high"], metrics["train_seconds"]) == (0.1, 0.9, 2.5)
+    assert (tags["method"], tags["protocol"], tags["device"]) == ("maml", "lake/5w1s", "a computer")
+    assert (tags["origin"], tags["torch"]) == ("embedded", "2.0")
+
+
+def test_the_model_is_served_without_pickle(store, tmp_path) -> None:
+    folder = Path("results/metric_train/prototypes-lake-0")
+    with tracking.start("metric_train", SETTINGS):
+        method = trained(folder)
+        tracking.outputs(folder)
+    found, client = runs(store)
+    (output,) = found[0].outputs.model_outputs
+    assert not list(tmp_path.rglob("*.pkl"))
+    model = mlflow.pyfunc.load_model(client.get_logged_model(output.model_id).artifact_location)
+    assert model.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, 1, 28, 28)}
+    images = np.random.default_rng(0).integers(0, 256, (3 * 2 + 4, 1, 28, 28), dtype=np.uint8)
+    served = model.predict(images, params={"way": 3, "shot": 2})
+    with torch.no_grad():
+        embedded = method.embed(as_float(torch.from_numpy(images)))
+        centres = embedded[:6].view(3, 2, -1).mean(1)
+        expected = (-torch.cdist(embedded[6:], centres).square()).softmax(1)
+    np.testing.assert_allclose(served, expected.numpy(), rtol=1e-3, atol=1e-5)
+    assert model.predict(model.input_example).shape == (1, 5)
+
+
+def test_the_best_of_a_family_carries_the_alias(store) -> None:
+    folders = [Path(f"results/metric_train/prototypes-lake-{seed}") for seed in (0, 1)]
+    for folder in folders:
+        with tracking.start("metric_train", SETTINGS):
+            trained(folder)
+            with (folder / "model.safetensors").open("ab") as file:
+                file.write(folder.name.encode())  # two models
+            tracking.outputs(folder)
+    for best in (*folders, folders[1]):
+        with tracking.start("compare", {}) as run:
+            run.best("few-shot", best, "the highest accuracy on lake/5w1s")
+    _, client = runs(store)
+    version = client.get_model_version_by_alias("fewlabel-few-shot", "best")
+    assert client.get_logged_model(version.source.removeprefix("models:/")).name == "prototypes-lake-1"
+    assert version.description == "the highest accuracy on lake/5w1s"
+    assert len(client.search_model_versions("name = 'fewlabel-few-shot'")) == 2
+
+
+def test_a_long_stage_has_the_load_of_its_machine(store, monkeypatch) -> None:
+    monkeypatch.setattr(tracking, "_SAMPLE_S", 0.05)
+    with tracking.start("meta_train", {}):
+        time.sleep(1.5)
+    with tracking.start("compare", {}):
+        pass
+    found, _ = runs(store)
+    assert found[0].data.metrics == {}
+    assert "system/cpu_utilization_percentage" in found[1].data.metrics
+
+
+def test_a_store_that_is_down_costs_a_warning_and_the_run_is_sent_later(store, tmp_path, monkeypatch, capsys) -> None:
+    secret = "postgresql://me:hunter2%21@127.0.0.1:1/none"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
+    monkeypatch.setattr(tracking, "_dvc_process", lambda: "here-1-2.00")
+    Path("picture.png").write_bytes(b"picture")
+    folder = Path("results/metric_train/prototypes-lake-0")
+    with tracking.start("metric_train", SETTINGS) as run:
         run.log(0, loss=1.0)
+        run.artifact("picture.png")
+        trained(folder)
+        tracking.outputs(folder)
+    Path("picture.png").unlink()
+    (folder / "model.safetensors").unlink()
     out = capsys.readouterr().out
-    assert "warning: MLflow tracking is off for this run" in out
-    assert "hunter2" not in out
+    assert out.count("warning: MLflow cannot be reached; the results are not affected") == 1
+    assert len(spooled(tmp_path)) == 1
+    assert tracking.send(tmp_path) == 1  # still down
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking.send(tmp_path) == 0
+    assert not any((tmp_path / ".tracking_spool").iterdir())
+    found, client = runs(store)
+    sent = next(run for run in found if "mlflow.parentRunId" in run.data.tags)
+    assert len(found) == 2
+    assert (sent.info.run_name, sent.info.status) == ("metric_train", "FINISHED")
+    assert sent.data.params["width"] == "8"
+    assert sent.data.metrics["loss"] == 1.0
+    assert "picture.png" in [file.path for file in client.list_artifacts(sent.info.run_id)]
+    assert len(sent.outputs.model_outputs) == 1
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"hunter2" not in written
+    assert "hunter2" not in out + capsys.readouterr().out
+
+
+@pytest.mark.parametrize("said", ["http://me:pa%2Fss@h:1/x is down", "password pa/ss is wrong", "retry pa%2Fss"])
+def test_no_message_holds_the_password(said) -> None:
+    assert "ss" not in tracking.mask(said, "http://me:pa%2Fss@h:1/x").replace("password", "")
 
 
 def test_a_store_that_breaks_half_way_costs_a_warning(store, tmp_path, capsys) -> None:
-    with tracking.start("episodes", {}) as run:
+    with tracking.start("episodes", {"a": 1}) as run:
         with sqlite3.connect(tmp_path / "mlflow.db") as db:
-            db.execute("DROP TABLE metrics")
+            db.execute("ALTER TABLE metrics RENAME TO gone")
         run.log(0, loss=1.0)
-    assert "warning: MLflow tracking is off" in capsys.readouterr().out
+    assert "warning: MLflow cannot be reached" in capsys.readouterr().out
+    with sqlite3.connect(tmp_path / "mlflow.db") as db:
+        db.execute("ALTER TABLE gone RENAME TO metrics")
+    assert tracking.send(tmp_path) == 0
+    found, _ = runs(store)
+    assert [(run.info.status, run.data.metrics) for run in found] == [("FINISHED", {"loss": 1.0})]
 
 
-def test_four_first_users_of_a_store_do_not_crash(store, root, tmp_path) -> None:
+def test_a_run_killed_while_it_was_spooled_is_sent_as_killed(store, tmp_path) -> None:
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from fewlabel import tracking\n"
+        "with tracking.start('episodes', {'a': 1}): os.kill(os.getpid(), 9)\n"
+    )
+    environment = os.environ | {"MLFLOW_TRACKING_URI": "sqlite:////dev/null/none"}
+    subprocess.run([sys.executable, "-c", code, str(Path(tracking.__file__).parents[1])], env=environment)
+    assert spooled(tmp_path) == []
+    assert tracking.send(tmp_path) == 0
+    found, _ = runs(store)
+    assert [(run.info.status, run.data.params) for run in found] == [("KILLED", {"a": "1"})]
+
+
+@contextlib.contextmanager
+def server(folder: Path, port: int) -> Iterator[subprocess.Popen]:
+    """A tracking server with its database and artifacts in `folder`; ends with the block, if not before."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", f"{folder}/files"]
+    with (folder / "server.log").open("a") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert process.poll() is None, (folder / "server.log").read_text()
+            time.sleep(0.1)
+        yield process
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_server_that_dies_half_way_gets_the_rest_later(fresh, migrated, tmp_path, monkeypatch, capsys) -> None:
+    shutil.copy(migrated, tmp_path / "server.db")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@127.0.0.1:{port}")
+    folder = Path("results/metric_train/prototypes-lake-0")
+    with server(tmp_path, port) as process, tracking.start("metric_train", SETTINGS) as run:
+        for step in range(500):  # one flush
+            run.log(step, loss=1.0)
+        kill(process)
+        for step in range(500, 600):
+            run.log(step, loss=1.0)
+        trained(folder)
+        tracking.outputs(folder)
+    assert capsys.readouterr().out.count("warning: MLflow cannot be reached") == 1
+    assert len(spooled(tmp_path)) == 1
+    with server(tmp_path, port):
+        assert tracking.send(tmp_path) == 0
+        found, client = runs(f"http://127.0.0.1:{port}")
+        assert [run.info.status for run in found] == ["FINISHED"]
+        history = client.get_metric_history(found[0].info.run_id, "loss")
+        assert [m.step for m in sorted(history, key=lambda m: m.step)] == list(range(600))
+        assert len(found[0].outputs.model_outputs) == 1
+        model = mlflow.pyfunc.load_model(f"models:/{found[0].outputs.model_outputs[0].model_id}")
+        assert model.predict(model.input_example).shape == (1, 5)
+    out = capsys.readouterr()
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"hunter2" not in written
+    assert "hunter2" not in out.out + out.err
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_four_first_users_of_a_store_do_not_crash(fresh, root) -> None:
     code = (
         "import sys; sys.path.insert(0, 'src')\n"
         "from fewlabel import tracking\n"
@@ -85,11 +366,11 @@ def test_four_first_users_of_a_store_do_not_crash(store, root, tmp_path) -> None
         subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]
     assert ["" for _ in started] == [process.communicate()[0] for process in started]
-    found, _ = runs(store)
+    found, _ = runs(fresh)
     assert len(found) == 4
 
 
-def test_off_means_off(store, tmp_path, monkeypatch) -> None:
+def test_off_means_off(fresh, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FEWLABEL_TRACKING", "off")
     with tracking.start("episodes", {}) as run:
         run.log(0, loss=1.0)

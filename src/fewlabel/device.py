@@ -9,13 +9,17 @@ import os
 import platform
 import resource
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from filelock import FileLock, Timeout
 
 from fewlabel.errors import UserError
+
+_held: list[FileLock] = []  # the lock on this process's GPU, for the life of the process
 
 
 def pick(name: str) -> torch.device:
@@ -25,6 +29,7 @@ def pick(name: str) -> torch.device:
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     if use_cuda:
         torch.set_float32_matmul_precision("high")  # TF32 matrix products: no loss seen in accuracy, far faster
+        _take_gpu(torch.cuda.device_count())
     else:
         _keep_freed_memory()
     return torch.device("cuda" if use_cuda else "cpu")
@@ -57,6 +62,28 @@ def precision(device: torch.device) -> str:
 def autocast(device: torch.device) -> torch.autocast:
     """A block whose convolutions and matrix products run at `precision`; weights and their updates stay float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(device) == "bf16")
+
+
+def _take_gpu(count: int) -> None:
+    """Make a GPU that no other stage process uses the current one, so that experiments run side by side, one a GPU.
+
+    Where all are taken, the first is shared. Somebody who sets ``CUDA_VISIBLE_DEVICES`` has chosen already, and the
+    processes of ``torchrun`` go by their rank.
+    """
+    if count < 2 or _held or "CUDA_VISIBLE_DEVICES" in os.environ or "WORLD_SIZE" in os.environ:
+        return
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    for index in range(count):
+        lock = FileLock(Path(tempfile.gettempdir()) / f"fewlabel-{user}-gpu-{index}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        _held.append(lock)  # the system frees it when the process ends, killed or not
+        torch.cuda.set_device(index)
+        print(f"GPU {index} of {count}", flush=True)
+        return
+    print(f"all {count} GPUs are taken by other stages: sharing GPU 0; start fewer workers to give each its own")
 
 
 def describe(device: torch.device) -> str:

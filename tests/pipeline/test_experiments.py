@@ -1,0 +1,188 @@
+"""The commands of docs/experiments.md on real stages: experiments, grids, queues, comparisons, a remote."""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from fewlabel import tracking
+from tests.conftest import ROOT
+from tests.pipeline.conftest import Clone
+from tests.pipeline.test_whole import stages_of
+
+pytestmark = pytest.mark.pipeline
+CELLS = {
+    "budget: cpu ": "budget: smoke ",
+    "source: official ": "source: embedded ",
+    "label_cells: [20-0, 20-1, 20-2, 100-0, 100-1, 100-2, 400-0, 1000-0]": "label_cells: [20-0]",
+    "transfer_seeds: [0, 1, 2]": "transfer_seeds: [0]",
+    "  tasks: [5w1s, 5w5s] ": "  tasks: [5w1s] ",
+    "metric_methods: [siamese, prototypes, nearest_mean]": "metric_methods: [prototypes]",
+    "gradient_methods: [maml, reptile]": "gradient_methods: [maml]",
+}
+
+
+@pytest.fixture(scope="module")
+def repo(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone with few cells, committed with its results, which come from the run-cache of the finished one."""
+    clone = Clone(tmp_path_factory.mktemp("experiments"))
+    clone.set(**CELLS)
+    clone.run(["dvc", "cache", "dir", "--local", str(finished.folder / ".dvc" / "cache")])
+    clone.run(["dvc", "repro"])
+    commit(clone, "results")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def tried(repo: Clone) -> Clone:
+    """The clone after one experiment, which trained MAML with another inner learning rate."""
+    repo.run(["dvc", "exp", "run", "--temp", "--name", "slow", "-S", "maml.inner_lr=0.1"])
+    return repo
+
+
+def commit(clone: Clone, message: str) -> None:
+    clone.run(["git", "add", "-A"])
+    clone.run(["git", "commit", "-qm", message])
+
+
+def mlflow_runs(clone: Clone) -> dict[str, set[str]]:
+    """The stages that ran, by the name of the execution."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{clone.folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    told: dict[str, set[str]] = {}
+    for run in runs:
+        if parent := run.data.tags.get("mlflow.parentRunId"):
+            told.setdefault(names[parent], set()).add(run.info.run_name)
+    return told
+
+
+def experiments(clone: Clone) -> set[str]:
+    shown = json.loads(clone.run(["dvc", "exp", "show", "--json"]).stdout)
+    return {each["name"] for revision in shown for each in (revision["experiments"] or [])}
+
+
+def test_a_stage_restored_from_the_run_cache_makes_no_run(repo) -> None:
+    (ran,) = mlflow_runs(repo).values()
+    assert ran == {"compare"}
+
+
+MAML = {"meta_train@maml-lake-5w1s-0", "evaluate@maml-lake-5w1s-0"}
+METRIC = {"metric_train@prototypes-lake-0", "evaluate_metric@prototypes-lake-0"}
+FINETUNE = {"finetune@rotation-20-0", "finetune@rotation-frozen-20-0", "from_scratch@20-0"}
+SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stages"),
+    [
+        ("params.yaml", "inner_lr: 0.4", "inner_lr: 0.3", MAML),
+        ("params.yaml", "lr: 0.002               # at the start", "lr: 0.004  # at the start", METRIC),
+        ("src/fewlabel/methods/maml.py", "", "# changed\n", MAML),
+        ("src/fewlabel/models/conv4.py", "", "# changed\n", MAML | METRIC),
+        (
+            "src/fewlabel/augment.py",
+            "",
+            "# changed\n",
+            FINETUNE | {"pretrain_rotation"} | {f"transfer@{start}-0" for start in ("scratch", "finetune", "frozen")},
+        ),
+        ("src/fewlabel/figures.py", "", "# changed\n", {"compare"}),
+        ("src/fewlabel/tracking.py", "", "# changed\n", set()),
+        ("params.yaml", "few_shot_seeds: [0]", "few_shot_seeds: [0, 1]", SECOND_SEED | {"compare"}),
+        (
+            "params.yaml",
+            "splits: [lake] ",
+            "splits: [lake, vinyals] ",
+            {stage.replace("lake", "vinyals") for stage in MAML | METRIC} | {"compare"},
+        ),
+        (
+            "params.yaml",
+            "label_cells: [20-0]",
+            "label_cells: [20-0, 50-0]",
+            {stage.replace("20", "50") for stage in FINETUNE} | {"compare"},
+        ),
+    ],
+    ids=["inner_lr", "lr", "maml.py", "conv4.py", "augment.py", "figures.py", "tracking.py", "seed", "split", "labels"],
+)
+def test_a_change_re_runs_what_depends_on_it(repo, file, old, new, stages) -> None:
+    path = repo.folder / file
+    before = path.read_text()
+    assert not old or before.count(old) == 1
+    path.write_text(before.replace(old, new) if old else before + new)
+    try:
+        changed = set(json.loads(repo.run(["dvc", "status", "--json"]).stdout))
+    finally:
+        path.write_text(before)
+    assert changed == stages
+
+
+def test_an_experiment_in_a_temporary_copy(tried) -> None:
+    assert "slow" in experiments(tried)
+    assert tried.run(["git", "status", "--short"]).stdout == ""
+    # its runs are in the one store of the repository, under its name
+    assert mlflow_runs(tried)["slow"] == {*MAML, "compare"}
+
+
+def test_a_grid_in_the_queue_on_two_workers(tried) -> None:
+    # 0.4 and 0.1 are in the run-cache by now: the grid trains nothing, and makes no runs of training
+    queued = tried.run(["dvc", "exp", "run", "--queue", "-S", "maml.inner_lr=0.4,0.1"]).stdout
+    names = {line.split("'")[1] for line in queued.splitlines() if line.startswith("Queued experiment")}
+    assert len(names) == 2
+    tried.run(["dvc", "queue", "start", "-j", "2"])
+    for _ in range(120):
+        status = tried.run(["dvc", "queue", "status"]).stdout
+        if "Queued" not in status and "Running" not in status and "0 active" in status:
+            break
+        time.sleep(1)
+    assert status.count("Success") == 2, status
+    assert experiments(tried) >= names
+    assert all(mlflow_runs(tried).get(name, {"compare"}) == {"compare"} for name in names)
+
+
+def test_experiments_are_compared(tried) -> None:
+    diff = json.loads(tried.run(["dvc", "exp", "diff", "HEAD", "slow", "--json"]).stdout)
+    assert diff["params"] == {"params.yaml": {"maml.inner_lr": {"old": 0.4, "new": 0.1, "diff": pytest.approx(-0.3)}}}
+    assert [key for key in diff["metrics"]["metrics/summary.json"] if "maml" in key]
+    assert not [key for key in diff["metrics"]["metrics/summary.json"] if "prototypes" in key]
+    assert "maml.inner_lr" in tried.run(["dvc", "params", "diff", "HEAD", "slow"]).stdout
+    assert "maml" in tried.run(["dvc", "metrics", "diff", "HEAD", "slow"]).stdout
+    tried.run(["dvc", "plots", "diff", "HEAD", "slow", "--out", "difference"])
+    assert (tried.folder / "difference" / "index.html").exists()
+    shutil.rmtree(tried.folder / "difference")
+
+
+def test_the_table_of_experiments_has_a_handful_of_columns(tried) -> None:
+    recipe = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\tdvc exp show"))
+    command = recipe.strip().replace("$$", "$") + " --md"
+    shown = tried.run(["sh", "-c", command]).stdout
+    columns = [name.strip() for name in shown.splitlines()[0].strip("|").split("|")]
+    assert columns[0] == "Experiment"
+    assert "maml.inner_lr" in columns
+    assert len(columns) <= 8
+
+
+def test_an_experiment_is_applied_and_becomes_a_branch(tried) -> None:
+    tried.run(["dvc", "exp", "branch", "slow", "slow-branch"])
+    assert "slow-branch" in tried.run(["git", "branch"]).stdout
+    tried.run(["dvc", "exp", "apply", "slow"])
+    assert "inner_lr: 0.1" in (tried.folder / "params.yaml").read_text()
+    assert "up to date" in tried.run(["dvc", "repro"]).stdout
+    tried.run(["git", "checkout", "-q", "--", "."])
+    tried.run(["dvc", "checkout", "-q"])
+
+
+def test_a_fresh_clone_pulls_from_the_remote_and_runs_nothing(repo, tmp_path) -> None:
+    repo.run(["dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "remote")])
+    repo.run(["dvc", "push"])
+    fresh = tmp_path / "fresh"
+    subprocess.run(["git", "clone", "-q", repo.folder, fresh], check=True)
+    in_fresh = Clone.__new__(Clone)
+    in_fresh.folder = Path(fresh)
+    in_fresh.run(["dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "remote")])
+    in_fresh.run(["dvc", "pull"])
+    assert stages_of(in_fresh.run(["dvc", "repro"]).stdout) == set()
