@@ -21,7 +21,9 @@ VALIDATION_QUERIES = 15
 
 def main() -> None:
     cell = parse(__doc__)
+    devices.launch_processes(getattr(cell.settings, "processes", 1))
     device = devices.pick(cell.params.device)
+    rank = devices.join_processes(device)
     data_path = cell.episodes / "data.npz"
 
     with tracking.start(f"meta_train@{cell.name}", cell.settings.model_dump()) as run:
@@ -47,11 +49,14 @@ def main() -> None:
         outcome = meta_training.train(
             method, train, held_out, validation, cell.settings, cell.seed, cell.name, checkpoint, run.log
         )
+        if rank > 0:  # all processes end with the same model; the first one writes it
+            return
         with whole_folder(cell.trained) as out:
             tensors = {name: tensor.cpu().contiguous() for name, tensor in method.model.state_dict().items()}
             save_file(tensors, out / "model.safetensors")
             (out / "curve.csv").write_text(outcome.curve_csv(), encoding="utf-8")
-            write_json(out / "run.json", run_facts(device, outcome.seconds, steps=outcome.steps))
+            processes = devices.process_count()
+            write_json(out / "run.json", run_facts(device, outcome.seconds, steps=outcome.steps, processes=processes))
         run.tags(origin=data.origin, device=devices.describe(device))
         run.artifact(cell.trained / "model.safetensors")
         checkpoint.remove()

@@ -55,7 +55,12 @@ class Checkpoint:
         return state
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint; a kill in the middle leaves the old one whole. Stale ones are removed."""
+        """Replace the checkpoint; a kill in the middle leaves the old one whole. Stale ones are removed.
+
+        Of the processes that ``torchrun`` started the first one saves, and all load.
+        """
+        if os.environ.get("RANK", "0") != "0":
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         try:

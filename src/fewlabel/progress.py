@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -22,7 +23,8 @@ class Progress:
         self._start, self._first = time.monotonic(), start
         self._last_line = self._start
         self._shown: dict[str, float] = {}
-        self._bar = tqdm(total=total, initial=start, desc=name, dynamic_ncols=True) if sys.stderr.isatty() else None
+        speaks = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
+        self._bar = tqdm(total=total, initial=start, desc=name, dynamic_ncols=True) if speaks else None
 
     def update(self, steps: int = 1, **numbers: float) -> None:
         self.done += steps
