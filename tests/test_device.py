@@ -11,7 +11,13 @@ CPU = torch.device("cpu")
 )
 def test_half_precision_where_the_processor_has_it(monkeypatch, flags: str, expected: str) -> None:
     monkeypatch.setattr(device, "_cpuinfo", lambda key: flags)
-    assert device.precision.__wrapped__(CPU) == expected
+    device._multiplies_bfloat16.cache_clear()
+    try:
+        assert device.precision(device.pick("cpu")) == expected
+        assert device.precision(device.pick("cpu", "fp32")) == "fp32"
+    finally:
+        device._multiplies_bfloat16.cache_clear()
+        device.pick("cpu")
 
 
 def test_the_block_says_the_type_of_products(monkeypatch) -> None:

@@ -183,6 +183,7 @@ class Transfer(Section):
 class Params(Section):
     budget: Budget
     device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32"]
     data: Data
     cells: Cells
     episodes: Episodes
