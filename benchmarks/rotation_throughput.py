@@ -6,6 +6,11 @@ The reference is written the popular way: a Dataset of PIL images with torchvisi
 each with np.rot90, a DataLoader with two workers, float32, torch's default optimiser. Both sides train the same
 ResNet-18 on batches of the same size. First both must give the same loss on the same images; then they take turns in
 one process, and the medians are compared. The batches that the workers have ready when their turn begins are not timed.
+
+Needs an idle machine. On two cores of an AMD EPYC with AVX-512 BF16, torch 2.14, the network's step alone (256 turned
+images): 232 ms in float32 as torch lays it out, 216 ms in float32 channels last with the fused update, and 167 ms in
+bfloat16 channels last with the fused update; our batch costs 2 ms. Beside three other busy processes it gave
+1.08x in float32 and 0.23x in bfloat16 with two threads (there, `precision: fp32`); 1.07x and 1.46x with one thread.
 """
 
 from __future__ import annotations

@@ -67,7 +67,6 @@ def main() -> None:
                 )
                 lines += [f"{task},{transductive},{i},{accuracy:.6f}" for i, accuracy in enumerate(result.accuracies)]
                 confusion[f"{task} transductive" if transductive else task] = result.confusion
-                run.log(0, **{f"accuracy_{task}{'_transductive' if transductive else ''}": value})
                 print(f"{cell.split}/{task}, {mode}: {value:.4f} ({low:.4f} to {high:.4f}), {n} episodes")
         with whole_folder(f"results/evaluate/{cell.name}") as out:
             write_json(out / "metrics.json", {"origin": data.origin, "rows": rows, "episodes": digests})

@@ -71,7 +71,7 @@ def main() -> None:
         )
         stem = everything.pretrain_rotation.stem if start == "scratch" else None
         inputs = [DATA] if start == "scratch" else [DATA, BACKBONE]
-        depends |= {"validate": arguments.validate, "stem": stem, "device": str(on)}
+        depends |= {"validate": arguments.validate, "stem": stem, "device": str(on), "precision": device.precision(on)}
         checkpoint = Checkpoint(f"finetune/{cell}", depends, inputs)
         loss = losses.choose(settings.loss, settings.focal_alpha, settings.focal_gamma)
         training = supervised.train(network, batch, measure, recipe, loss, checkpoint, cell, run.log)
@@ -84,8 +84,8 @@ def main() -> None:
         stopped_early = training.steps < recipe.steps
         if stopped_early:
             print(f"stopped at step {training.steps}: the target accuracy {settings.target_accuracy} was reached")
-        run.log(training.steps, accuracy=value)
         if arguments.validate:
+            run.log(training.steps, val_accuracy=value)
             checkpoint.remove()
             return
         row = {

@@ -58,7 +58,6 @@ def main() -> None:
             processes = devices.process_count()
             write_json(out / "run.json", run_facts(device, outcome.seconds, steps=outcome.steps, processes=processes))
         run.tags(origin=data.origin, device=devices.describe(device))
-        run.artifact(cell.trained / "model.safetensors")
         checkpoint.remove()
     report_memory(device)
 

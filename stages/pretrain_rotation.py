@@ -54,7 +54,8 @@ def main() -> None:
         )
         backbone = resnet.resnet18(settings.stem, settings.seed)
         network = Classifier(backbone, linear_head(resnet.WIDTHS[-1], ROTATIONS, settings.seed)).to(on)
-        checkpoint = Checkpoint("pretrain_rotation", settings.model_dump() | {"device": str(on)}, [DATA])
+        depends = settings.model_dump() | {"device": str(on), "precision": device.precision(on)}
+        checkpoint = Checkpoint("pretrain_rotation", depends, [DATA])
         training = supervised.train(
             network, batch, measure, recipe, checkpoint=checkpoint, name="rotation", log=run.log
         )
@@ -83,7 +84,6 @@ def main() -> None:
             facts = run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
             write_json(out / "run.json", facts)
         checkpoint.remove()
-        run.log(training.steps, rotation_accuracy=value)
         print(f"rotation accuracy {value:.2%} on the four rotations of {len(test):,} test images")
 
 

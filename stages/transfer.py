@@ -80,7 +80,7 @@ def main() -> None:
 
         recipe = recipe_of(start, settings, len(train))
         inputs = {"frozen": [DATA, FEATURES], "small-rotation": [DATA, ROTATION]}.get(start, [DATA])
-        depends |= {"stem": everything.pretrain_rotation.stem, "device": str(on)}
+        depends |= {"stem": everything.pretrain_rotation.stem, "device": str(on), "precision": device.precision(on)}
         checkpoint = Checkpoint(f"transfer/{cell}", depends, inputs)
         training = supervised.train(
             arm.network,
@@ -96,7 +96,8 @@ def main() -> None:
         value, low, high = wilson(correct, len(test))
         what = "validation" if arguments.fold is None else "held-out training"
         print(f"{cell}, {arm.backbone}: accuracy {value:.2%} [{low:.2%}, {high:.2%}] on {len(test)} {what} photographs")
-        run.log(training.steps, accuracy=value)
+        if arguments.fold is not None:
+            run.log(training.steps, val_accuracy=value)
         if arguments.fold is None:
             row = {
                 "family": "transfer",
@@ -124,8 +125,6 @@ def main() -> None:
                 write_json(out / "metrics.json", {"origin": data.origin, "rows": [row]})
                 facts = run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
                 write_json(out / "run.json", facts)
-            for name in ("predictions.png", "most_wrong.png"):
-                run.artifact(f"results/transfer/{cell}/{name}")
         checkpoint.remove()
 
 

@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from fewlabel import device
@@ -6,12 +5,8 @@ from fewlabel import device
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(
-    ("flags", "expected"), [("fpu avx512f avx512_bf16 sse", "bf16"), ("fpu avx512f sse", "fp32"), ("", "fp32")]
-)
-def test_half_precision_where_the_processor_has_it(monkeypatch, flags: str, expected: str) -> None:
-    monkeypatch.setattr(device, "_cpuinfo", lambda key: flags)
-    assert device.precision.__wrapped__(CPU) == expected
+def test_a_cpu_computes_in_full() -> None:
+    assert device.precision(device.pick("cpu")) == "fp32"
 
 
 def test_the_block_says_the_type_of_products(monkeypatch) -> None:
