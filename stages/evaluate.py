@@ -22,10 +22,12 @@ from fewlabel.methods import base
 from stages.common import launch, run_facts, whole_folder, write_json
 from stages.few_shot import parse, report_memory
 
+EXAMPLE_WAY, EXAMPLE_QUERIES = 20, 5  # the largest way whose first episode is kept as pictures, and queries of a class
+
 
 def main() -> None:
     cell = parse(__doc__)
-    device = devices.pick(cell.params.device)
+    device = devices.pick(cell.params.device, cell.params.deterministic)
 
     with tracking.start(f"evaluate@{cell.name}", cell.settings.model_dump()) as run:
         print(f"{cell.name} on {devices.describe(device)}")
@@ -36,6 +38,7 @@ def main() -> None:
         embedded = None
         rows, lines, digests = [], ["task,transductive,episode,accuracy"], {}
         confusion: dict[str, NDArray[np.int64]] = {}
+        examples: dict[str, NDArray[np.integer]] = {}
         for task in cell.test_tasks():
             indices = episodes.load(cell.episodes / f"{task}.npz", len(data.test), data.drawings)
             digests[task] = episodes.digest(table, indices)
@@ -44,6 +47,10 @@ def main() -> None:
             method = base.create(cell.method, cell.settings, problem, device, seed=0)
             method.model.load_state_dict(weights)
             embedded = method.embed_table(table) if embedded is None else embedded
+            if way <= EXAMPLE_WAY:
+                support, query = episodes.gather(table, indices.part(slice(1)))
+                examples[f"{task} support"] = support[0].cpu().numpy()
+                examples[f"{task} query"] = query[0, :, :EXAMPLE_QUERIES].cpu().numpy()
             for transductive in method.modes:
                 mode = "transductive" if transductive else "one by one"
                 result = evaluate(method, embedded, indices, transductive, f"{cell.name} {task}, {mode}")
@@ -66,7 +73,10 @@ def main() -> None:
                     }
                 )
                 lines += [f"{task},{transductive},{i},{accuracy:.6f}" for i, accuracy in enumerate(result.accuracies)]
-                confusion[f"{task} transductive" if transductive else task] = result.confusion
+                named = f"{task} transductive" if transductive else task
+                confusion[named] = result.confusion
+                if way <= EXAMPLE_WAY:
+                    examples[f"{named} predicted"] = result.first
                 print(f"{cell.split}/{task}, {mode}: {value:.4f} ({low:.4f} to {high:.4f}), {n} episodes")
         with whole_folder(f"results/evaluate/{cell.name}") as out:
             write_json(out / "metrics.json", {"origin": data.origin, "rows": rows, "episodes": digests})
@@ -74,6 +84,9 @@ def main() -> None:
             # per task: true class, predicted class, count; the classes are rows of `classes`: name, turns
             tables: dict[str, Any] = {"names": data.names[data.test[:, 0]], "classes": data.test, **confusion}
             np.savez_compressed(out / "confusion.npz", **tables)
+            # the first episode of each task: its images, and what all its queries were taken for
+            pictures: dict[str, Any] = dict(examples)
+            np.savez_compressed(out / "examples.npz", **pictures)
             write_json(out / "run.json", run_facts(device, time.perf_counter() - start))
         run.tags(origin=data.origin, device=devices.describe(device))
     report_memory(device)

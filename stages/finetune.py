@@ -37,7 +37,7 @@ def main() -> None:
     everything = params.load()
     settings = everything.finetune
     start, (per_class, seed) = arguments.start, params.parse_label_cell(arguments.cell)
-    on = device.pick(everything.device)
+    on = device.pick(everything.device, everything.deterministic)
     cell = f"{start}-{per_class}-{seed}{'-validate' if arguments.validate else ''}"
     print(f"finetune {cell} on {device.describe(on)}")
     depends = settings.model_dump() | {"start": start, "labels": per_class, "seed": seed}
@@ -71,7 +71,7 @@ def main() -> None:
         )
         stem = everything.pretrain_rotation.stem if start == "scratch" else None
         inputs = [DATA] if start == "scratch" else [DATA, BACKBONE]
-        depends |= {"validate": arguments.validate, "stem": stem, "device": str(on), "precision": device.precision(on)}
+        depends |= {"validate": arguments.validate, "stem": stem} | device.mode(on)
         checkpoint = Checkpoint(f"finetune/{cell}", depends, inputs)
         loss = losses.choose(settings.loss, settings.focal_alpha, settings.focal_gamma)
         training = supervised.train(network, batch, measure, recipe, loss, checkpoint, cell, run.log)

@@ -22,7 +22,7 @@ VALIDATION_QUERIES = 15
 def main() -> None:
     cell = parse(__doc__)
     devices.launch_processes(getattr(cell.settings, "processes", 1))
-    device = devices.pick(cell.params.device)
+    device = devices.pick(cell.params.device, cell.params.deterministic)
     rank = devices.join_processes(device)
     data_path = cell.episodes / "data.npz"
 
@@ -43,7 +43,7 @@ def main() -> None:
 
         checkpoint = Checkpoint(
             f"meta_train/{cell.name}",
-            [cell.settings.model_dump(), count, cell.params.budget, str(device), cell.seed],
+            [cell.settings.model_dump(), count, cell.params.budget, devices.mode(device), cell.seed],
             [data_path],
         )
         outcome = meta_training.train(

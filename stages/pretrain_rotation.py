@@ -26,7 +26,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     everything = params.load()
     settings = everything.pretrain_rotation
-    on = device.pick(everything.device)
+    on = device.pick(everything.device, everything.deterministic)
     print(f"rotation pretraining on {device.describe(on)}")
     with tracking.start("pretrain_rotation", settings.model_dump()) as run:
         data = cifar10.load(DATA)
@@ -54,7 +54,7 @@ def main() -> None:
         )
         backbone = resnet.resnet18(settings.stem, settings.seed)
         network = Classifier(backbone, linear_head(resnet.WIDTHS[-1], ROTATIONS, settings.seed)).to(on)
-        depends = settings.model_dump() | {"device": str(on), "precision": device.precision(on)}
+        depends = settings.model_dump() | device.mode(on)
         checkpoint = Checkpoint("pretrain_rotation", depends, [DATA])
         training = supervised.train(
             network, batch, measure, recipe, checkpoint=checkpoint, name="rotation", log=run.log

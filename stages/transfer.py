@@ -57,7 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     everything = params.load()
     settings = everything.transfer
-    start, seed, on = arguments.start, arguments.seed, device.pick(everything.device)
+    start, seed, on = arguments.start, arguments.seed, device.pick(everything.device, everything.deterministic)
     cell = f"{start}-{seed}" + ("" if arguments.fold is None else f"-fold{arguments.fold}")
     print(f"transfer {cell} on {device.describe(on)}")
     depends = settings.model_dump() | vars(arguments)
@@ -80,7 +80,7 @@ def main() -> None:
 
         recipe = recipe_of(start, settings, len(train))
         inputs = {"frozen": [DATA, FEATURES], "small-rotation": [DATA, ROTATION]}.get(start, [DATA])
-        depends |= {"stem": everything.pretrain_rotation.stem, "device": str(on), "precision": device.precision(on)}
+        depends |= {"stem": everything.pretrain_rotation.stem} | device.mode(on)
         checkpoint = Checkpoint(f"transfer/{cell}", depends, inputs)
         training = supervised.train(
             arm.network,

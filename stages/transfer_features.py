@@ -25,7 +25,7 @@ CHUNK = 32  # photographs per forward pass
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     everything = params.load()
-    settings, on = everything.transfer, device.pick(everything.device)
+    settings, on = everything.transfer, device.pick(everything.device, everything.deterministic)
     print(f"features of {settings.backbone} on {device.describe(on)}")
     with tracking.start("transfer_features", {"backbone": settings.backbone, "image_size": settings.image_size}):
         images = torch.from_numpy(hymenoptera.load(DATA).images).to(on)

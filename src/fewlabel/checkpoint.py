@@ -1,18 +1,22 @@
 """Checkpoints of a training that may be killed: keyed by everything the training depends on, written atomically.
 
 They live in ``.checkpoints/``, outside the declared outputs, so DVC's run-cache stays usable and a checkpoint of
-other parameters, other data or other code is never picked up. Deleted when the training is done.
+other parameters, other data or other code is never picked up. Deleted when the training is done. SIGINT and SIGTERM
+wait for the end of a step, so that there is a whole state to save.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,32 @@ import torch
 
 FOLDER = Path(".checkpoints")
 _SOURCES = Path(__file__).parent
+
+
+@contextlib.contextmanager
+def signals_wait() -> Iterator[Callable[[], bool]]:
+    """A block in which the first SIGINT or SIGTERM waits: it is given a function that says whether one has come, and
+    has to end soon when it does. A second one does what it always did."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread alone
+        yield lambda: False
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        restore()
 
 
 class Checkpoint:
@@ -57,9 +87,10 @@ class Checkpoint:
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; a kill in the middle leaves the old one whole. Stale ones are removed.
 
-        Of the processes that ``torchrun`` started the first one saves, and all load.
+        A state that is no longer finite is not saved: the next step will say so. Of the processes that ``torchrun``
+        started the first one saves, and all load.
         """
-        if os.environ.get("RANK", "0") != "0":
+        if os.environ.get("RANK", "0") != "0" or not _finite(state):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
@@ -77,3 +108,12 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete it: the training is done and its outputs are in place."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _finite(state: Any) -> bool:
+    """Whether all its floating-point tensors are."""
+    if isinstance(state, torch.Tensor):
+        return not state.is_floating_point() or bool(state.isfinite().all())
+    if isinstance(state, dict):
+        return all(map(_finite, state.values()))
+    return not isinstance(state, list) or all(map(_finite, state))

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,14 +24,21 @@ from fewlabel.errors import UserError
 _held: list[FileLock] = []  # the lock on this process's GPU, for the life of the process
 
 
-def pick(name: str) -> torch.device:
-    """``auto`` (the GPU when there is one), ``cpu`` or ``cuda``. Raises `UserError` when there is no such device."""
+def pick(name: str, deterministic: bool = False) -> torch.device:
+    """``auto`` (the GPU when there is one), ``cpu`` or ``cuda``. Raises `UserError` when there is no such device.
+
+    Args:
+        deterministic: on a GPU, equal runs give equal bytes, which costs speed; on a CPU they do anyway.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device = 'cuda': this machine has no usable CUDA GPU; set device: auto or device: cpu")
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     if use_cuda:
         torch.set_float32_matmul_precision("high")  # TF32 matrix products: no loss seen in accuracy, far faster
         _take_gpu(torch.cuda.device_count())
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
     else:
         _keep_freed_memory()
     return torch.device("cuda" if use_cuda else "cpu")
@@ -59,6 +67,12 @@ def precision(device: torch.device) -> str:
     long beside other work, and a run would give other numbers on the next machine.
     """
     return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+
+
+def mode(device: torch.device) -> dict[str, Any]:
+    """All about the device that a training's numbers depend on: what a checkpoint of it is keyed by."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    return {"device": str(device), "precision": precision(device), "deterministic": deterministic}
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -20,10 +20,16 @@ CHUNK_PAIRS = 20_000_000  # of a query and a support drawing, as many as a Siame
 
 @dataclass(frozen=True)
 class Result:
-    """accuracies (E,); confusion (m, 3): true class, predicted class, how often, indices into the test classes."""
+    """
+    Attributes:
+        accuracies: (E,).
+        confusion: (m, 3), true class, predicted class, how often; indices into the test classes.
+        first: (way, queries), what the queries of the first episode were taken for, positions along its way axis.
+    """
 
     accuracies: NDArray[np.float64]
     confusion: NDArray[np.int64]
+    first: NDArray[np.int64]
 
 
 def evaluate(
@@ -41,7 +47,8 @@ def evaluate(
     part = queries if transductive else max(1, min(queries, CHUNK_PAIRS // (way * way * shot)))
     classes = len(embedded)
     pairs = torch.zeros(classes * classes, dtype=torch.int64)
-    right = []
+    right: list[Tensor] = []
+    first = torch.empty(0)
     with Progress(name, count) as bar:
         for chunk in indices.chunks(size):
             support, query = episodes.gather(embedded, chunk)
@@ -49,6 +56,7 @@ def evaluate(
                 logits = [method.predict(support, some, transductive) for some in query.split(part, dim=2)]
             found = [each.argmax(-1).cpu().unflatten(1, (way, -1)) for each in logits]
             position = torch.cat(found, dim=2)  # (E, way, queries), of the class along the way axis
+            first = first if right else position[0]
             right.append((position == torch.arange(way)[:, None]).double().mean((1, 2)))
             predicted = chunk.classes.long().gather(1, position.flatten(1))
             true = chunk.classes.long().repeat_interleave(queries, dim=1)
@@ -56,4 +64,4 @@ def evaluate(
             bar.update(len(chunk.classes), accuracy=torch.cat(right).mean().item())
     which = pairs.nonzero()[:, 0]
     confusion = torch.stack([which // classes, which % classes, pairs[which]], dim=1)
-    return Result(torch.cat(right).numpy(), confusion.numpy())
+    return Result(torch.cat(right).numpy(), confusion.numpy(), first.numpy())

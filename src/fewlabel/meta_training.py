@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from fewlabel import device as devices
 from fewlabel import episodes
-from fewlabel.checkpoint import Checkpoint
+from fewlabel.checkpoint import Checkpoint, signals_wait
 from fewlabel.episodes import Indices
+from fewlabel.errors import UserError
 from fewlabel.methods.base import Method
 from fewlabel.params import Training
 from fewlabel.progress import Progress
@@ -65,6 +67,10 @@ def train(
         checkpoint: where to continue from, and to save to every `settings.checkpoint_every` steps.
         log: called with the numbers of a step, about `CURVE_POINTS` times.
         stop: asked before each step whether to break off, as a kill would.
+
+    Raises:
+        UserError: the loss is no longer finite; the last checkpoint is from before.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the step under way was ended and saved.
     """
     state: dict[str, Any] = {"step": 0, "rows": [], "best": None, "best_loss": float("inf"), "best_step": 0}
     earlier = 0.0  # seconds spent before the checkpoint
@@ -75,7 +81,7 @@ def train(
         state = saved
     start = time.perf_counter()
     every = max(1, settings.iterations // CURVE_POINTS)
-    with Progress(name, settings.iterations, start=state["step"]) as bar:
+    with signals_wait() as interrupted, Progress(name, settings.iterations, start=state["step"]) as bar:
         while state["step"] < settings.iterations:
             step = state["step"]
             if stop(step):
@@ -89,6 +95,8 @@ def train(
             loss, accuracy = method.step(support, query, indices.classes, step / settings.iterations, generator)
             state["step"] = step = step + 1
             bar.update()
+            if not math.isfinite(loss.item()):
+                raise _diverged(name, step, settings)
             validate = step % settings.validate_every == 0 or step == settings.iterations
             if validate or step % every == 0:
                 numbers = {"loss": loss.item(), "accuracy": accuracy.item()}
@@ -102,12 +110,24 @@ def train(
                 if log:
                     log(step, **numbers)
                 state["rows"].append([step, *numbers.values(), *[None] * (4 - len(numbers))])
-            if checkpoint and step % settings.checkpoint_every == 0:
+            if checkpoint and (interrupted() or step % settings.checkpoint_every == 0):
                 seconds = earlier + time.perf_counter() - start
                 checkpoint.save({**state, "seconds": seconds, "method": method.state()})
+            if interrupted():
+                print(f"{name}: interrupted at step {step}" + (", which is saved" if checkpoint else ""), flush=True)
+                raise KeyboardInterrupt
     if state["best"] is not None:
         method.model.load_state_dict(state["best"])
     return Outcome(state["step"], earlier + time.perf_counter() - start, state["rows"])
+
+
+def _diverged(name: str, step: int, settings: Training) -> UserError:
+    rates = {key: value for key, value in settings if key.endswith("_lr") or key == "lr"}
+    named = ", ".join(f"{key} {value:g}" for key, value in rates.items() if not isinstance(value, bool))
+    return UserError(
+        f"{name}: the loss is no longer finite at step {step} ({named}): lower a learning rate; nothing was written, "
+        "and the checkpoint is from before"
+    )
 
 
 def score(method: Method, table: Tensor, indices: Indices) -> tuple[float, float]:

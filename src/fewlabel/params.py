@@ -250,6 +250,7 @@ class Transfer(Section):
 class Params(Section):
     budget: Budget
     device: Literal["auto", "cpu", "cuda"]
+    deterministic: bool
     data: Data
     cells: Cells
     episodes: Episodes

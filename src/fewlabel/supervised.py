@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewlabel import device
-from fewlabel.checkpoint import Checkpoint
+from fewlabel.checkpoint import Checkpoint, signals_wait
+from fewlabel.errors import UserError
 from fewlabel.losses import Loss
 from fewlabel.progress import Progress
 
@@ -85,6 +86,10 @@ def train(
         batch: step → (inputs, labels), a function of the step alone.
         measure: network → (loss, accuracy) on test images, for the curve.
         log: called with a step and numbers, e.g. `tracking.Run.log`.
+
+    Raises:
+        UserError: the loss is no longer finite; the last checkpoint is from before.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the step under way was ended and saved.
     """
     moving = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.SGD(
@@ -104,12 +109,18 @@ def train(
         sums = state["sums"]
     began = time.monotonic() - training.seconds
     network.train()
-    with Progress(name, recipe.steps, training.steps) as bar:
+    with signals_wait() as interrupted, Progress(name, recipe.steps, training.steps) as bar:
         while training.steps < recipe.steps and not _reached(training, recipe):
             optimiser.param_groups[0]["lr"] = learning_rate(training.steps, recipe)
             inputs, labels = batch(training.steps)
             logits = forward(network, inputs)
             value = loss(logits, labels)
+            if not math.isfinite(value.item()):
+                rate = optimiser.param_groups[0]["lr"]
+                raise UserError(
+                    f"{name}: the loss is {value.item()} at step {training.steps + 1}, learning rate {rate:.3g}: lower "
+                    "the learning rate; nothing was written, and the checkpoint is from before"
+                )
             optimiser.zero_grad(set_to_none=True)
             value.backward()
             optimiser.step()
@@ -124,8 +135,12 @@ def train(
                 network.train()
                 log(**asdict(training.curve[-1]))
             training.seconds = time.monotonic() - began
-            if checkpoint and not last and training.steps % recipe.save_every == 0:
+            if checkpoint and not last and (interrupted() or training.steps % recipe.save_every == 0):
                 checkpoint.save(_state(network, optimiser, training, sums))
+            if interrupted() and not last:
+                saved = ", which is saved" if checkpoint else ""
+                print(f"{name}: interrupted at step {training.steps}{saved}", flush=True)
+                raise KeyboardInterrupt
             bar.update(1, loss=value.item(), lr=learning_rate(training.steps - 1, recipe))
     network.eval()
     return training
