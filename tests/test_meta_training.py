@@ -1,8 +1,11 @@
 """Training and evaluation of every method on tiny glyphs: bytes that repeat, and chance before any training."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +13,7 @@ from torch import Tensor
 from fewlabel import episodes, evaluation, meta_training, params
 from fewlabel.checkpoint import Checkpoint
 from fewlabel.episodes import Shape
+from fewlabel.errors import UserError
 from fewlabel.evaluation import evaluate
 from fewlabel.intervals import mean_interval
 from fewlabel.methods import base
@@ -65,6 +69,55 @@ def test_a_resumed_training_gives_the_same_bytes(
     undisturbed = run(None)
     assert run("cell", stop_at=cut) != undisturbed
     assert run("cell") == undisturbed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_the_step_and_its_state_is_saved(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint, settings = Checkpoint("cell", {}, []), settings_of("maml", checkpoint_every=100)
+
+    def signalled(step: int) -> bool:
+        if step == 4:
+            os.kill(os.getpid(), number)
+        return False
+
+    method = base.create("maml", settings, Problem(3, 1, 12), CPU, seed=5)
+    with pytest.raises(KeyboardInterrupt):
+        meta_training.train(
+            method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 5, checkpoint=checkpoint, stop=signalled
+        )
+    state = checkpoint.load()
+    assert state is not None
+    assert state["step"] == 5
+
+
+@pytest.mark.parametrize("broken", ["loss", "weights"])
+def test_lost_numbers_stop_it_and_leave_the_checkpoint_from_before(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint, settings = Checkpoint("cell", {}, []), settings_of("prototypes")
+    method = base.create("prototypes", settings, Problem(5, 1, 12), CPU, seed=0)
+    step, steps = method.step, iter(range(1, 9))
+
+    def poisoned(*arguments: Any) -> tuple[Tensor, Tensor]:
+        loss, accuracy = step(*arguments)
+        number = next(steps)
+        if number == 6 and broken == "weights":  # seen in the loss of the next step only
+            method.model.convolutions[0].weight.data.fill_(torch.inf)
+        return torch.tensor(torch.nan) if number == 5 and broken == "loss" else loss, accuracy
+
+    monkeypatch.setattr(method, "step", poisoned)
+    at = {"loss": 5, "weights": 7}[broken]
+    with pytest.raises(UserError, match=rf"cell: the loss is no longer finite at step {at} \(lr 0\.001\): lower"):
+        meta_training.train(
+            method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0, "cell", checkpoint=checkpoint
+        )
+    state = checkpoint.load()
+    assert state is not None
+    assert state["step"] == 4
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -153,3 +206,4 @@ def test_confusion_counts_true_and_predicted_classes() -> None:
     right = result.confusion[result.confusion[:, 0] == result.confusion[:, 1], 2].sum()
     assert right / (7 * 3 * 4) == pytest.approx(result.accuracies.mean())
     assert set(result.confusion[:, 0]) == set(fixed.classes.flatten().tolist())
+    assert (result.first == np.arange(3)[:, None]).mean() == pytest.approx(result.accuracies[0])

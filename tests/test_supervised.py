@@ -1,4 +1,6 @@
 import copy
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from fewlabel import device, supervised
 from fewlabel.augment import generator
 from fewlabel.checkpoint import Checkpoint
+from fewlabel.errors import UserError
 from fewlabel.models.classifier import Classifier, linear_head
 from fewlabel.supervised import Recipe, learning_rate, train
 
@@ -59,6 +62,48 @@ def test_a_resumed_training_equals_an_undisturbed_one(tmp_path: Path, monkeypatc
     assert rest.curve == whole.curve
     for name, value in undisturbed.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_the_step_and_its_state_is_saved(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    undisturbed, resumed = small_network(), small_network()
+    whole = train(undisturbed, batch, measure, recipe())
+
+    def signalled(step: int) -> tuple[Tensor, Tensor]:
+        if step == 9:
+            os.kill(os.getpid(), number)
+        return batch(step)
+
+    checkpoint, handler = Checkpoint("test", {}, []), signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        train(small_network(), signalled, measure, recipe(), checkpoint=checkpoint)
+    assert signal.getsignal(number) is handler
+    state = checkpoint.load()
+    assert state is not None
+    assert state["steps"] == 10
+    assert train(resumed, batch, measure, recipe(), checkpoint=checkpoint).curve == whole.curve
+    for name, value in undisturbed.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_loss_that_is_not_finite_stops_it_and_leaves_the_checkpoint_from_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def poisoned(step: int) -> tuple[Tensor, Tensor]:
+        inputs, labels = batch(step)
+        return inputs * (float("nan") if step == 10 else 1), labels
+
+    checkpoint = Checkpoint("test", {}, [])
+    with pytest.raises(UserError, match=r"cell: the loss is nan at step 11, learning rate 0\.0\d+: lower"):
+        train(small_network(), poisoned, measure, recipe(), checkpoint=checkpoint, name="cell")
+    state = checkpoint.load()
+    assert state is not None
+    assert state["steps"] == 8
 
 
 def test_a_frozen_backbone_does_not_move_and_neither_do_its_statistics() -> None:
