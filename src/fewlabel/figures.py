@@ -365,7 +365,7 @@ def confusion(episode: Episode, entry: Entry) -> Figure:
         "blue diagonal: right; orange elsewhere, bold: taken for another class",
         fontsize=9.5,
     )
-    figure.suptitle(_about("Confusion", episode), fontweight="bold", fontsize=11)
+    figure.suptitle(_about("Confusion in one test episode", episode), fontweight="bold", fontsize=11)
     return figure
 
 
@@ -373,14 +373,14 @@ def episode_picture(episode: Episode, entries: list[Entry]) -> Figure:
     """One episode, once for each of `entries`: the support images of each class above, some of its queries below, each
     with what it was taken for. A mistake has a thick frame, a cross and the letter of the class it was taken for."""
     way, shot, queries = episode.way, episode.support.shape[1], episode.query.shape[1]
-    step_x, step_y, below = 1.12, 1.42, shot * 1.12 + 0.75  # in widths of an image
+    step_x, step_y, below = 1.12, 1.42, shot * 1.12 + 0.65  # in widths of an image
     width, height = way * step_x + 0.1, below + queries * step_y
     wide = 0.62 if way > 10 else 0.72
     lines = len(entries) if way > 6 else 1
     figure, axes = plt.subplots(
         lines,
         len(entries) // lines,
-        figsize=(max(4.2, wide * (width + 0.6) * (len(entries) // lines)), (wide * (height + 1.2)) * lines + 0.9),
+        figsize=(max(4.2, wide * (width + 0.8) * (len(entries) // lines)), wide * (height + 0.9) * lines + 0.9),
         squeeze=False,
         layout="constrained",
     )
@@ -405,9 +405,10 @@ def episode_picture(episode: Episode, entries: list[Entry]) -> Figure:
                     fontweight="normal" if is_right else "bold",
                     color=colour,
                 )
-        axis.axhline(below - 0.42, color="#444444", lw=0.8, ls=(0, (4, 3)))
-        _bare(axis, (-0.1, width), (height + 0.05, -0.75))
-        axis.set_ylabel("queries                support" if shot < 3 else "queries and support", fontsize=9)
+        axis.plot([0, width - 0.2], [below - 0.38] * 2, color="#444444", lw=0.8, ls=(0, (4, 3)))
+        _bare(axis, (-0.6, width), (-0.55, height))
+        for what, y in (("support", shot * 1.12 / 2), ("queries", below + queries * step_y / 2)):
+            axis.text(-0.25, y, what, ha="right", va="center", rotation=90, fontsize=9)
         right, of = episode.right(entry)
         axis.set_title(f"{_entry(entry)}: {right} of {of} queries right", fontsize=10)
     figure.suptitle(_about("One test episode", episode), fontweight="bold", fontsize=11)
