@@ -28,6 +28,7 @@ demo: $(VENV)/.installed
 	cd $(DEMO) && env -u MLFLOW_TRACKING_URI dvc exp run --name demo -S budget=smoke -S data.source=embedded -S 'cells.label_cells=[20-0,20-1,100-0]' -S 'cells.transfer_seeds=[0]'
 	@cd $(DEMO) && dvc plots show --out plots > /dev/null
 	@echo; echo "Done, on stand-in data: the numbers prove the pipeline, not the methods. Where to look:"
+	@echo "  report        $(DEMO)/reports/index.html"
 	@echo "  leaderboard   $(DEMO)/metrics/comparison.csv"
 	@echo "  plots page    $(DEMO)/plots/index.html"
 	@echo "  MLflow UI     $(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(DEMO)/mlflow.db"

@@ -1,4 +1,4 @@
-"""Gather what every stage measured into metrics/: the leaderboard, the summary, the curves, the figures.
+"""Gather what every stage measured: leaderboard, summary, curves and figures into metrics/, all of it in one report.
 
 The expensive stages keep their outputs in DVC's cache; only this cheap one writes into git. A stage with an
 uncached output would lose DVC's run-cache, and with it the instant restore of an earlier experiment.
@@ -11,12 +11,15 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from fewlabel import figures, leaderboard, paired, params, tracking
+from fewlabel import examples, figures, leaderboard, paired, params, report, tracking
 from fewlabel.errors import UserError
+from fewlabel.examples import Entry, Episode
+from fewlabel.report import Picture
 from stages.common import launch, write_json
 
-RESULTS, RAW, METRICS = Path("results"), Path("data/raw"), Path("metrics")
+RESULTS, RAW, METRICS, REPORT = Path("results"), Path("data/raw"), Path("metrics"), Path("reports/index.html")
 
 
 def main() -> None:
@@ -25,29 +28,32 @@ def main() -> None:
         table = leaderboard.gather(settings, RESULTS, RAW)
         differences = paired.differences(settings, RESULTS)
         few_shot, supervised = read_curves(settings)
+        runs = leaderboard.runs(settings, RESULTS)
         METRICS.mkdir(exist_ok=True)
         for left_over in METRICS.glob(".draft-*"):  # of a killed run
             shutil.rmtree(left_over, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=METRICS, prefix=".draft-") as draft:
-            out = Path(draft)
+            out, own, page = Path(draft) / "metrics", Path(draft) / "own", Path(draft) / REPORT.name
+            out.mkdir()
             table.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
             as_written = pd.read_csv(out / "comparison.csv")
             (out / "leaderboard.md").write_text(leaderboard.markdown(as_written), encoding="utf-8")
             differences.to_csv(out / "paired.csv", index=False, float_format="%.6g")
             (out / "paired.md").write_text(paired.markdown(differences), encoding="utf-8")
             write_json(out / "summary.json", leaderboard.summary(table))
-            write_json(out / "runs.json", leaderboard.runs(settings, RESULTS))
+            write_json(out / "runs.json", runs)
             write_curves(out / "curves", settings, supervised)
-            draw(out / "figures", settings, table, few_shot, supervised)
-            figures.save(
-                figures.paired_differences(paired.to_the_best(differences)), out / "figures" / "paired_differences.png"
-            )
-            for picture in sorted((out / "figures").iterdir()):
-                run.artifact(picture)
-            run.artifact(out / "comparison.csv")
+            pictures = draw(out / "figures", settings, table, differences, few_shot, supervised)
+            pictures += draw_episodes(out / "figures", own, settings, table)
+            pictures += photographs(settings)
+            page.write_text(report.html(table, differences, runs, pictures, figures.DPI), encoding="utf-8")
+            for made in sorted((*(out / "figures").iterdir(), out / "comparison.csv", page)):
+                run.artifact(made)
             for made in sorted(out.iterdir()):  # everything was made: now, and only now, replace the earlier results
                 shutil.rmtree(METRICS / made.name, ignore_errors=True)
                 made.replace(METRICS / made.name)
+            REPORT.parent.mkdir(exist_ok=True)
+            page.replace(REPORT)
         for row in table.to_dict("records"):
             mode = "-transductive" if row["transductive"] else ""
             name = f"{row['protocol']}/{row['method']}{mode}/{row['seed']}/{row['metric']}"
@@ -93,16 +99,66 @@ def draw(
     folder: Path,
     settings: params.Params,
     table: pd.DataFrame,
+    differences: pd.DataFrame,
     few_shot: dict[str, pd.DataFrame],
     supervised: dict[str, pd.DataFrame],
-) -> None:
+) -> list[Picture]:
+    """The figures of numbers, in the order in which the report shows them."""
     folder.mkdir()
     cell = settings.cells.label_cells[0]
     starts = {start: supervised[f"{start}-{cell}"] for start in leaderboard.FINETUNE_STARTS}
-    figures.save(figures.accuracy_by_method(leaderboard.over_seeds(table)), folder / "accuracy_by_method.png")
-    figures.save(figures.few_shot_curves(few_shot), folder / "few_shot_curves.png")
-    figures.save(figures.rotation_against_supervised(starts, cell), folder / "rotation_against_supervised.png")
-    figures.save(figures.label_efficiency(table), folder / "label_efficiency.png")
+    lines = leaderboard.over_seeds(table)
+    drawn = {
+        "accuracy_by_method": figures.accuracy_by_method(lines),
+        "paired_differences": figures.paired_differences(paired.to_the_best(differences)),
+        "label_efficiency": figures.label_efficiency(table),
+        "training_time": figures.training_time(lines),
+        "few_shot_curves": figures.few_shot_curves(few_shot),
+        "rotation_against_supervised": figures.rotation_against_supervised(starts, cell),
+    }
+    return [keep(figure, folder / f"{name}.png", *report.CAPTIONS[name]) for name, figure in drawn.items()]
+
+
+def draw_episodes(folder: Path, own: Path, settings: params.Params, table: pd.DataFrame) -> list[Picture]:
+    """One test episode of each split as the best and the last method met it, and one of many classes as a table.
+
+    Pictures of a person's own images are theirs: they go to `own`, and into the report, but not into git.
+    """
+    own.mkdir()
+    pictures = []
+    episodes = examples.read(settings, RESULTS)
+    for split in dict.fromkeys(episode.split for episode in episodes):
+        of_split = [episode for episode in episodes if episode.split == split]
+        plain, hard = examples.plainest(of_split), examples.hardest(of_split)
+        for kind, figure in (
+            ("episode", figures.episode_picture(plain, best_and_last(plain, table))),
+            ("confusion", figures.confusion(hard, best_and_last(hard, table)[0])),
+        ):
+            place = folder if plain.public else own
+            pictures.append(keep(figure, place / f"{kind}_{split}.png", *report.CAPTIONS[kind]))
+    return pictures
+
+
+def best_and_last(episode: Episode, table: pd.DataFrame) -> list[Entry]:
+    """The first and the last of the leaderboard of those that met the episode; one where there is no other."""
+    rows = table[table["protocol"] == f"{episode.split}/{episode.task}"]
+    means = rows.groupby(["method", "transductive"])["value"].mean()
+    ranked = sorted(episode.predicted, key=lambda entry: (-means[entry], entry))
+    return ranked if len(ranked) == 1 else [ranked[0], ranked[-1]]
+
+
+def keep(figure: Figure, path: Path, title: str, caption: str, alt: str) -> Picture:
+    figures.save(figure, path)
+    return Picture(path, title, caption, alt)
+
+
+def photographs(settings: params.Params) -> list[Picture]:
+    """What two networks said of the photographs, which have no licence to be in git: in the report alone."""
+    seed = settings.cells.transfer_seeds[0]
+    return [
+        Picture(RESULTS / "transfer" / f"{start}-{seed}" / f"{name}.png", *report.CAPTIONS[name], photographs=True)
+        for start, name in (("frozen", "predictions"), ("finetune", "most_wrong"))
+    ]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -10,12 +12,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, ScalarFormatter
+from numpy.typing import NDArray
+from PIL import Image
+
+from fewlabel.examples import Entry, Episode
 
 COLOURS = {
     "siamese": "#0072B2",
     "prototypes": "#D55E00",
+    "nearest_mean": "#E69F00",
     "maml": "#009E73",
     "reptile": "#CC79A7",
     "scratch": "#000000",
@@ -27,13 +35,18 @@ COLOURS = {
     "small-scratch": "#999999",
     "small-rotation": "#56B4E9",
 }
-MARKERS = {"scratch": "s", "rotation": "o", "rotation-frozen-early": "^", "rotation-frozen-last": "v"}
-MARKERS |= {"siamese": "o", "prototypes": "s", "maml": "^"}
-SPARE = "#56B4E9"
+MARKERS = {"siamese": "o", "prototypes": "s", "nearest_mean": "P", "maml": "^", "reptile": "v"}
+MARKERS |= {"scratch": "s", "rotation": "o", "rotation-frozen-early": "^", "rotation-frozen-last": "v"}
+MARKERS |= {"finetune": "o", "frozen": "^", "small-scratch": "d", "small-rotation": "v"}
+SPARE, SPARE_MARKER = "#56B4E9", "X"  # of a method that is in neither
+RIGHT, WRONG = "#0072B2", "#D55E00"
+USUAL_TASKS = ("5w1s", "5w5s", "20w1s", "20w5s")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+DPI = 130
 plt.rcParams.update(
     {
-        "figure.dpi": 110,
-        "savefig.dpi": 110,
+        "figure.dpi": DPI,
+        "savefig.dpi": DPI,
         "font.size": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -45,9 +58,11 @@ plt.rcParams.update(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG without a date, so that equal figures are equal bytes."""
-    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+    """Write a small PNG, of 256 colours and without a date, so that equal figures are equal bytes."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def accuracy_by_method(table: pd.DataFrame) -> Figure:
@@ -82,7 +97,7 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
                 axis.plot(reference.iloc[0], y, "D", ms=7, mfc="none", mec="#444444")
         axis.set_yticks(range(len(labels)), labels)
         axis.set_ylim(len(labels) - 0.4, -0.6)
-        axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axis.xaxis.set_major_formatter(_percent())
         if part["reference"].notna().any():
             axis.plot([], [], "D", ms=7, mfc="none", mec="#444444", label="published")
             axis.legend(loc="lower right", bbox_to_anchor=(1, 0.97))  # above the panel, clear of the points
@@ -106,7 +121,7 @@ def few_shot_curves(curves: dict[str, pd.DataFrame]) -> Figure:
         axis.set_visible(False)
     for place, (name, curve) in enumerate(curves.items()):
         line, column = divmod(place, columns)
-        colour = COLOURS.get(name.split("-")[0], SPARE)
+        colour = _colour(name)
         for axis, what in zip(axes[2 * line : 2 * line + 2, column], ("loss", "accuracy"), strict=True):
             axis.set_visible(True)
             training = curve[["step", what]].dropna()
@@ -118,7 +133,7 @@ def few_shot_curves(curves: dict[str, pd.DataFrame]) -> Figure:
                 axis.set_ylabel(what)
         axes[2 * line, column].set_title(name, fontsize=10)
         axes[2 * line, column].set_ylim(bottom=0, top=_top(curve["loss"], curve["val_loss"]))
-        axes[2 * line + 1, column].yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes[2 * line + 1, column].yaxis.set_major_formatter(_percent())
         axes[2 * line + 1, column].set_xlabel("meta-training step")
     axes[0, 0].legend(loc="upper right", fontsize=8)
     figure.suptitle("Few-shot learning curves", fontweight="bold")
@@ -141,14 +156,14 @@ def rotation_against_supervised(curves: dict[str, pd.DataFrame], cell: str) -> F
                 axis.plot(
                     line["step"],
                     line[f"{part}_{what}"],
-                    color=COLOURS.get(start, SPARE),
-                    marker=MARKERS.get(start, "o"),
+                    color=_colour(start),
+                    marker=_marker(start),
                     ms=4,
                     label=start,
                 )
             axis.set_title(f"{part} {what}", fontsize=10)
             if what == "accuracy":
-                axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+                axis.yaxis.set_major_formatter(_percent())
                 axis.set_xlabel("training step")
             elif part == "test":
                 axis.set_ylim(bottom=0, top=_top(*(curve["test_loss"] for curve in curves.values()), share=0.85))
@@ -171,7 +186,7 @@ def label_efficiency(table: pd.DataFrame) -> Figure:
     table["labels"] = table["protocol"].str.extract(r"/(\d+)-per-class")[0].astype(int)
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for start, rows in table.groupby("method", sort=False):
-        colour, marker = _colour(str(start)), MARKERS.get(str(start), "o")
+        colour, marker = _colour(str(start)), _marker(str(start))
         means = rows.groupby("labels")["value"].mean()
         axis.plot(means.index, means, color=colour, marker=marker, label=str(start))
         seeds = rows.groupby("labels")["seed"].transform("nunique")
@@ -183,18 +198,12 @@ def label_efficiency(table: pd.DataFrame) -> Figure:
     axis.xaxis.set_major_locator(FixedLocator(sorted(table["labels"].unique())))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(ScalarFormatter())
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.yaxis.set_major_formatter(_percent())
     axis.set_xlabel("labels per class (log scale)")
     axis.set_ylabel("test accuracy: mean over seeds; points: each seed;\nbars: 95 % interval where there is one seed")
     axis.set_title(f"How few labels are enough? {_data_note(table)}", fontsize=10)
     axis.legend()
     return figure
-
-
-def _colour(method: str) -> str:
-    """A method's colour; of ``frozen-resnet18``, that of ``frozen``."""
-    known = [name for name in COLOURS if f"{method}-".startswith(f"{name}-")]
-    return COLOURS[max(known, key=len)] if known else SPARE
 
 
 def paired_differences(table: pd.DataFrame) -> Figure:
@@ -221,12 +230,12 @@ def paired_differences(table: pd.DataFrame) -> Figure:
         axis.axvline(0, color="#444444", lw=1)
         for y, row in enumerate(part.to_dict("records")):
             below, above = row["difference"] - row["ci95_low"], row["ci95_high"] - row["difference"]
-            colour = COLOURS.get(row["other"], SPARE)
+            colour = _colour(row["other"])
             axis.errorbar(
                 -100 * row["difference"],
                 y,
                 xerr=[[100 * above], [100 * below]],
-                fmt=MARKERS.get(row["other"], "D"),
+                fmt=_marker(row["other"]),
                 ms=6,
                 color=colour,
                 mfc="white" if row["other_transductive"] else colour,
@@ -249,6 +258,213 @@ def paired_differences(table: pd.DataFrame) -> Figure:
         figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     figure.suptitle("Paired differences on the same test episodes, with 95 % interval", fontweight="bold")
     return figure
+
+
+def training_time(table: pd.DataFrame) -> Figure:
+    """Accuracy against the seconds of training behind it, on a log axis: a panel a protocol, a point a method.
+
+    Of a split with many tasks those that everybody reports are shown.
+
+    Args:
+        table: of `leaderboard.over_seeds`.
+    """
+    table = table[table["metric"] == "accuracy"].copy()
+    table["split"] = table["protocol"].str.partition("/")[0]
+    parts = []
+    for (family, split), rows in table.groupby(["family", "split"], sort=False):
+        usual = rows[rows["protocol"].isin([f"{split}/{task}" for task in USUAL_TASKS])]
+        parts.append((family, rows if family != "few-shot" or usual.empty else usual))
+    lines = [-(-rows["protocol"].nunique() // 2) for _, rows in parts]
+    figure = plt.figure(figsize=(7.4, sum(2.3 * line + 0.75 for line in lines) + 0.6), layout="constrained")
+    figure.suptitle("Accuracy against training time", fontweight="bold")
+    inner = figure.subfigures(len(parts), 1, height_ratios=[2.3 * line + 0.75 for line in lines], squeeze=False)
+    for place, (family, rows), line in zip(inner[:, 0], parts, lines, strict=True):
+        _training_time_of(place, f"{family}: {_data_note(rows)}", rows, line)
+    return figure
+
+
+def _training_time_of(place: SubFigure, title: str, table: pd.DataFrame, lines: int) -> None:
+    """One family's panels, and the legend of its methods: in the last place where that is empty, else below."""
+    place.suptitle(title, x=0.01, ha="left", fontsize=10)
+    axes = place.subplots(lines, 2, squeeze=False, sharex=True)
+    named: dict[str, Any] = {}
+    for axis, (protocol, rows) in zip(axes.flat, table.groupby("protocol", sort=False), strict=False):
+        for row in rows.to_dict("records"):
+            method = row["method"]
+            drawn = axis.errorbar(
+                max(row["train_seconds"], 0.1),
+                row["value"],
+                yerr=[[row["value"] - row["ci95_low"]], [row["ci95_high"] - row["value"]]],
+                fmt=_marker(method),
+                color=_colour(method),
+                mfc="white" if row["transductive"] else _colour(method),
+                ms=6,
+                capsize=3,
+                lw=1.2,
+            )
+            named.setdefault(f"{method}, transductive" if row["transductive"] else method, drawn)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+        axis.yaxis.set_major_formatter(_percent())
+        axis.set_title(protocol, loc="left", fontsize=9.5)
+    low, high = table["train_seconds"].clip(lower=0.1).min(), table["train_seconds"].clip(lower=0.1).max()
+    axes[0, 0].set_xlim(low / 1.6, high * 1.6)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy")
+    odd = table["protocol"].nunique() % 2
+    lowest = [axes[-1, 0], *(axes[-2:-1, 1] if odd else axes[-1:, 1])]
+    for axis in lowest:
+        axis.set_xlabel("seconds of training (log scale)")
+        axis.tick_params(labelbottom=True)
+    if odd:
+        axes[-1, 1].axis("off")
+        axes[-1, 1].legend(named.values(), named.keys(), loc="center left", fontsize=9)
+    else:
+        place.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, fontsize=9)
+
+
+def confusion(episode: Episode, entry: Entry) -> Figure:
+    """What the queries of one episode were taken for: a row a true class, a column a class it was taken for, each
+    shown by its first support image."""
+    way, predicted = episode.way, episode.predicted[entry]
+    queries = predicted.shape[1]
+    counts = np.stack([np.bincount(row, minlength=way)[:way] for row in predicted])
+    side = min(max(0.36 * (way + 1.3) + 0.6, 4.2), 8.2)
+    figure, axis = plt.subplots(figsize=(side, side + 0.5), layout="constrained")
+    for true in range(way):
+        _show(axis, episode.support[true, 0], -1.25, true, 1)
+        _show(axis, episode.support[true, 0], true, -1.25, 1)
+        for taken in range(way):
+            if not counts[true, taken]:
+                continue
+            share = counts[true, taken] / queries
+            colour = RIGHT if true == taken else WRONG
+            axis.add_patch(plt.Rectangle((taken, true), 1, 1, fc=colour, alpha=0.15 + 0.85 * share, lw=0))
+            axis.text(
+                taken + 0.5,
+                true + 0.5,
+                str(counts[true, taken]),
+                ha="center",
+                va="center",
+                fontsize=9,
+                fontweight="normal" if true == taken else "bold",
+                color="white" if share > 0.55 else "black",
+            )
+    for at in range(way + 1):
+        axis.plot([0, way], [at, at], color="#cccccc", lw=0.5)
+        axis.plot([at, at], [0, way], color="#cccccc", lw=0.5)
+    _bare(axis, (-1.3, way + 0.05), (-1.3, way + 0.05))
+    axis.set_xlabel("class it was taken for", labelpad=6)
+    axis.set_ylabel("true class", labelpad=4)
+    axis.xaxis.set_label_position("top")
+    right, of = episode.right(entry)
+    axis.set_title(
+        f"{_entry(entry)}: {right} of {of} queries right, {queries} of each class\n"
+        "blue diagonal: right; orange elsewhere, bold: taken for another class",
+        fontsize=9.5,
+    )
+    figure.suptitle(_about("Confusion in one test episode", episode), fontweight="bold", fontsize=11)
+    return figure
+
+
+def episode_picture(episode: Episode, entries: list[Entry]) -> Figure:
+    """One episode, once for each of `entries`: the support images of each class above, some of its queries below, each
+    with what it was taken for. A mistake has a thick frame, a cross and the letter of the class it was taken for."""
+    way, shot, queries = episode.way, episode.support.shape[1], episode.query.shape[1]
+    step_x, step_y, below = 1.12, 1.42, shot * 1.12 + 0.65  # in widths of an image
+    width, height = way * step_x + 0.1, below + queries * step_y
+    wide = 0.62 if way > 10 else 0.72
+    lines = len(entries) if way > 6 else 1
+    figure, axes = plt.subplots(
+        lines,
+        len(entries) // lines,
+        figsize=(max(4.2, wide * (width + 0.8) * (len(entries) // lines)), wide * (height + 0.9) * lines + 0.9),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, entry in zip(axes.flat, entries, strict=True):
+        for column in range(way):
+            x = column * step_x
+            axis.text(x + 0.5, -0.12, LETTERS[column], ha="center", va="bottom", fontweight="bold")
+            for row in range(shot):
+                _show(axis, episode.support[column, row], x, row * 1.12, 1)
+            for row in range(queries):
+                taken = int(episode.predicted[entry][column, row])
+                is_right, y = taken == column, below + row * step_y
+                colour = RIGHT if is_right else WRONG
+                _show(axis, episode.query[column, row], x, y, 1, colour, 1.2 if is_right else 3.5)
+                axis.text(
+                    x + 0.5,
+                    y + 1.06,
+                    "✓" if is_right else f"✗ {LETTERS[taken]}",
+                    ha="center",
+                    va="top",
+                    fontsize=9,
+                    fontweight="normal" if is_right else "bold",
+                    color=colour,
+                )
+        axis.plot([0, width - 0.2], [below - 0.38] * 2, color="#444444", lw=0.8, ls=(0, (4, 3)))
+        _bare(axis, (-0.6, width), (-0.55, height))
+        for what, y in (("support", shot * 1.12 / 2), ("queries", below + queries * step_y / 2)):
+            axis.text(-0.25, y, what, ha="right", va="center", rotation=90, fontsize=9)
+        right, of = episode.right(entry)
+        axis.set_title(f"{_entry(entry)}: {right} of {of} queries right", fontsize=10)
+    figure.suptitle(_about("One test episode", episode), fontweight="bold", fontsize=11)
+    shown = f"the first {queries} queries of each class" if queries < episode.predicted[entries[0]].shape[1] else ""
+    note = "above: the labelled images of each class; below: " + (shown or "the queries of each class")
+    figure.supxlabel(f"{note}\n✓ right    ✗ B, thick frame: taken for class B", fontsize=9)
+    return figure
+
+
+def _show(
+    axis: Axes, image: NDArray[np.uint8], x: float, y: float, side: float, colour: str = "#999999", lw: float = 0.6
+) -> None:
+    """One image (channels, size, size) of an Axes whose y runs downwards, with a frame."""
+    extent = (x, x + side, y + side, y)
+    channels_last = np.moveaxis(image, 0, -1)
+    picture = channels_last if image.shape[0] == 3 else np.repeat(channels_last[..., :1], 3, axis=2)
+    axis.imshow(picture, extent=extent, interpolation="antialiased", zorder=2)
+    axis.add_patch(plt.Rectangle((x, y), side, side, fill=False, ec=colour, lw=lw, zorder=3))
+
+
+def _bare(axis: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
+    """Limits, square cells, y downwards, no ticks or frame."""
+    axis.set_xlim(*x)
+    axis.set_ylim(max(y), min(y))
+    axis.set_aspect("equal")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def _about(what: str, episode: Episode) -> str:
+    stand_in = " (embedded stand-in data)" if episode.stand_in else ""
+    return f"{what}: {episode.split}/{episode.task}{stand_in}"
+
+
+def _entry(entry: Entry) -> str:
+    return f"{entry[0]}, transductive" if entry[1] else entry[0]
+
+
+def _colour(method: str) -> str:
+    """A method's colour; of ``frozen-resnet18``, that of ``frozen``."""
+    return COLOURS.get(_known(method, COLOURS), SPARE)
+
+
+def _marker(method: str) -> str:
+    return MARKERS.get(_known(method, MARKERS), SPARE_MARKER)
+
+
+def _known(method: str, names: dict[str, str]) -> str:
+    return max((name for name in names if f"{method}-".startswith(f"{name}-")), key=len, default="")
+
+
+def _percent() -> FuncFormatter:
+    return FuncFormatter(lambda share, _: f"{100 * share:.4g}%")
 
 
 def _data_note(rows: pd.DataFrame) -> str:

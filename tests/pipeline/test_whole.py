@@ -1,7 +1,7 @@
 """The whole DAG, end to end, by the commands a person types."""
 
 import json
-from pathlib import Path
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pandas as pd
@@ -75,18 +75,32 @@ def test_paired_differences_agree_with_the_leaderboard(finished) -> None:
     assert "falls short by" in (finished.folder / "metrics" / "paired.md").read_text()
 
 
-def test_figures_and_curves_are_there(finished) -> None:
-    figures = {path.name for path in (finished.folder / "metrics" / "figures").iterdir()}
-    assert {
-        "accuracy_by_method.png",
-        "few_shot_curves.png",
-        "label_efficiency.png",
-        "paired_differences.png",
-    } <= figures
+def test_figures_and_curves_are_there_and_on_one_page(finished) -> None:
+    figures = {path.stem for path in (finished.folder / "metrics" / "figures").iterdir()}
+    numbers = {"accuracy_by_method", "few_shot_curves", "label_efficiency", "paired_differences", "training_time"}
+    assert figures == numbers | {"rotation_against_supervised", "episode_lake", "confusion_lake"}
+    assert sum(path.stat().st_size for path in (finished.folder / "metrics" / "figures").iterdir()) < 1_000_000
     curve = pd.read_csv(finished.folder / "metrics" / "curves" / "cifar10-20-0.csv")
     assert {"step", "scratch_test_accuracy", "rotation_test_accuracy"} <= set(curve.columns)
-    page = finished.run(["dvc", "plots", "show", "--out", "plots"])
-    assert Path(finished.folder / "plots" / "index.html").exists(), page.stdout
+    finished.run(["dvc", "plots", "show", "--out", "plots"])
+    page = (finished.folder / "plots" / "index.html").read_text()
+    for shown in (*figures, "predictions", "most_wrong"):
+        assert f"{shown}.png" in page
+
+
+def test_the_report_says_what_the_leaderboard_says_and_is_out_of_git(finished) -> None:
+    page = (finished.folder / "reports" / "index.html").read_text(encoding="utf-8")
+    text = " ".join(" ".join(ElementTree.fromstring(page).itertext()).split())
+    assert "Stand-in data, not the real ones." in text
+    table = pd.read_csv(finished.folder / "metrics" / "comparison.csv")
+    for row in leaderboard.over_seeds(table).to_dict("records"):
+        assert row["protocol"] in text
+        assert f"{row['value']:.1%} {row['ci95_low']:.1%} to {row['ci95_high']:.1%}" in text
+    drawn = len(list((finished.folder / "metrics" / "figures").iterdir()))
+    assert page.count("data:image/png;base64,") == drawn
+    assert page.count("data:image/jpeg;base64,") == 2  # the photographs, which have no licence to be in git
+    assert finished.run(["git", "status", "--porcelain", "--", "reports"]).stdout == ""
+    assert finished.run(["git", "check-ignore", "reports/index.html"]).stdout
 
 
 def test_a_second_repro_does_nothing(finished) -> None:
@@ -130,6 +144,7 @@ def test_the_figures_are_in_mlflow_too(finished) -> None:
     }
     drawn = {path.name for path in (finished.folder / "metrics" / "figures").iterdir()}
     assert {"rotation_against_supervised.png", "label_efficiency.png"} <= drawn <= stored["compare"]
+    assert "index.html" in stored["compare"]
     assert {"predictions.png", "most_wrong.png"} <= stored["transfer_frozen@0"]
 
 

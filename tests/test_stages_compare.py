@@ -1,0 +1,124 @@
+"""The stage `compare` on made-up results: all or nothing, the same bytes again, own images kept out of git."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fewlabel import leaderboard, params
+from fewlabel.errors import UserError
+from stages import compare
+from tests.conftest import ROOT
+
+FEW_SHOT_CURVE = "step,loss,accuracy,val_loss,val_accuracy\n1,2,0.2,,\n2,1,0.4,1.5,0.3\n3,0.5,0.6,1,0.5\n"
+SUPERVISED_CURVE = "step,epoch,train_loss,train_accuracy,test_loss,test_accuracy\n1,1,2,0.1,2,0.1\n2,2,1,0.5,1.5,0.3\n"
+
+
+def row(family: str, method: str, dataset: str, protocol: str, transductive: bool = False) -> dict[str, object]:
+    return {
+        "family": family,
+        "method": method,
+        "dataset": dataset,
+        "protocol": protocol,
+        "transductive": transductive,
+        "seed": 0,
+        "metric": "accuracy",
+        "value": 0.6,
+        "ci95_low": 0.5,
+        "ci95_high": 0.7,
+        "n": 4,
+        "budget": "smoke",
+    }
+
+
+def evaluated(folder: Path, dataset: str, tasks: list[str]) -> None:
+    """What `evaluate` writes, of a method that tells the first class from the others and no more."""
+    method, split = folder.name.split("-")[:2]
+    modes = (True, False) if method in ("maml", "reptile") else (False,)
+    rows = [row("few-shot", method, dataset, f"{split}/{task}", mode) for task in tasks for mode in modes]
+    digests = {task: f"{split} {task}" for task in tasks}
+    origin = "archive" if dataset == "omniglot" else "own"
+    (folder / "metrics.json").write_text(json.dumps({"origin": origin, "rows": rows, "episodes": digests}))
+    rng = np.random.default_rng(len(folder.name))
+    lines = [f"{task},{mode},{i},{rng.uniform():.3f}" for task in tasks for mode in modes for i in range(4)]
+    (folder / "episodes.csv").write_text("\n".join(["task,transductive,episode,accuracy", *lines]) + "\n")
+    kept = {}
+    for task in tasks:
+        way = params.Task.parse(task).way or 30
+        if way > 20:
+            continue
+        kept[f"{task} support"] = rng.integers(256, size=(way, 1, 1, 8, 8), dtype=np.uint8)
+        kept[f"{task} query"] = rng.integers(256, size=(way, 2, 1, 8, 8), dtype=np.uint8)
+        for mode in modes:
+            named = f"{task} transductive" if mode else task
+            kept[f"{named} predicted"] = np.zeros((way, 3), dtype=np.int64)
+    np.savez_compressed(folder / "examples.npz", **kept)
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the stages before `compare` leave it, with two splits: Omniglot's and a person's own."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["budget"] = "smoke"
+    raw["cells"] |= {"splits": ["lake", "flowers"], "metric_methods": ["siamese"], "gradient_methods": ["maml"]}
+    raw["cells"] |= {"tasks": ["5w1s"], "few_shot_seeds": [0], "label_cells": ["20-0"], "transfer_seeds": [0]}
+    raw["own_images"] = {"flowers": {"folder": "x", "tasks": ["5w1s"]}}
+    raw["episodes"]["tasks"] = ["5w1s", "all-5s"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    monkeypatch.chdir(tmp_path)
+    settings = params.load()
+    for dataset in ("omniglot", "cifar10", "hymenoptera"):
+        folder = tmp_path / "data" / "raw" / dataset
+        folder.mkdir(parents=True)
+        (folder / "source.json").write_text(json.dumps({"source": "mirror"}))
+    for cell in leaderboard.cells(settings, tmp_path / "results"):
+        stage = cell.trained[-1].parent.name
+        for folder in (*cell.trained, cell.measured):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "run.json").write_text(json.dumps({"seconds": 10.0, "device": "abacus"}))
+        start = cell.measured.name.removesuffix("-20-0").removesuffix("-0")
+        if stage in ("metric_train", "meta_train"):
+            (cell.trained[-1] / "curve.csv").write_text(FEW_SHOT_CURVE)
+            tasks = ["5w1s"] if stage == "meta_train" else settings.test_tasks(cell.measured.name.split("-")[1])
+            evaluated(cell.measured, cell.dataset, tasks)
+            continue
+        protocol = "hymenoptera/train-val" if cell.dataset == "hymenoptera" else "cifar10/20-per-class"
+        family = "transfer" if cell.dataset == "hymenoptera" else "label-efficiency"
+        made = [row(family, start, cell.dataset, protocol)]
+        (cell.measured / "metrics.json").write_text(json.dumps({"origin": "archive", "rows": made}))
+        (cell.measured / "curve.csv").write_text(SUPERVISED_CURVE)
+        for name in ("predictions.png", "most_wrong.png"):
+            Image.new("RGB", (40, 30), "green").save(cell.measured / name)
+    return tmp_path / "results"
+
+
+def contents(*folders: str) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for name in folders for path in Path(name).rglob("*") if path.is_file()}
+
+
+def test_it_is_all_or_nothing_and_the_same_again(results) -> None:
+    compare.main()
+    first = contents("metrics", "reports")
+    drawn = {path.stem for path in Path("metrics/figures").iterdir()}
+    numbers = {"accuracy_by_method", "paired_differences", "label_efficiency", "training_time", "few_shot_curves"}
+    assert drawn == numbers | {"rotation_against_supervised", "episode_lake", "confusion_lake"}  # none of flowers
+    page = first["reports/index.html"].decode()
+    assert page.count("<img ") == len(drawn) + 2 + 2  # and own images' two, and the photographs' two
+    assert "flowers/5w1s" in page
+
+    compare.main()
+    assert contents("metrics", "reports") == first
+
+    shutil.rmtree("metrics/figures")
+    (Path("metrics") / ".draft-killed").mkdir()
+    last = results / "transfer" / "finetune-0" / "most_wrong.png"  # what is read last
+    last.unlink()
+    before = contents("metrics", "reports")
+    with pytest.raises(UserError, match=r"most_wrong\.png: cannot be read"):
+        compare.main()
+    assert contents("metrics", "reports") == before
+    assert not list(Path("metrics").glob(".draft-*"))
