@@ -48,10 +48,9 @@ def main() -> None:
             for made in sorted(out.iterdir()):  # everything was made: now, and only now, replace the earlier results
                 shutil.rmtree(METRICS / made.name, ignore_errors=True)
                 made.replace(METRICS / made.name)
-        for row in table.to_dict("records"):
-            mode = "-transductive" if row["transductive"] else ""
-            name = f"{row['protocol']}/{row['method']}{mode}/{row['seed']}/{row['metric']}"
-            run.log(0, **{name: float(row["value"])})
+        run.summary(leaderboard.summary(table))
+        for family, (folder, why) in leaderboard.best(settings, RESULTS).items():
+            run.best(family, folder, why)
     print(table.drop(columns=["reference_source", "device"]).to_string(index=False, float_format="%.4g"))
 
 

@@ -121,9 +121,13 @@ def test_stages_of_one_execution_share_a_parent(store, monkeypatch) -> None:
 def test_a_summary_stands_with_the_execution(store, monkeypatch) -> None:
     monkeypatch.setattr(tracking, "_dvc_process", lambda: "here-1-2.00")
     with tracking.start("compare", {}) as run:
-        run.summary({"maml lake/5w1s": 0.5})
-    found, _ = runs(store)
-    assert [run.data.metrics for run in found if "mlflow.parentRunId" not in run.data.tags] == [{"maml lake/5w1s": 0.5}]
+        run.summary({"few-shot": {"maml": {"lake/5w1s": 0.5, "lake/5w5s": 0.75}}})
+    found, client = runs(store)
+    (parent,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.data.metrics == {"few-shot.maml.lake/5w1s": 0.5, "few-shot.maml.lake/5w5s": 0.75}
+    tags = client.get_experiment(parent.info.experiment_id).tags
+    view = json.loads(tags["mlflow.sharedViewState.experiments"])  # one column a method
+    assert view["selectedColumns"] == ["metrics.`few-shot.maml.lake/5w1s`"]
 
 
 def test_the_next_execution_has_a_parent_of_its_own(store, monkeypatch) -> None:

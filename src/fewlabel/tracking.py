@@ -130,10 +130,16 @@ class Run:
                 self.tags(family="few-shot", method=config["method"], protocol=config["protocol"])
             self._do("model", path=str(path), weights=_md5(path), config=config)
 
-    def summary(self, numbers: dict[str, float]) -> None:
-        """Numbers of the whole pipeline execution: they stand with its run, so that experiments compare in one list."""
+    def summary(self, numbers: dict[str, Any]) -> None:
+        """Numbers of the whole pipeline execution: they stand with its run, so that experiments compare in one list.
+
+        Args:
+            numbers: nested, family → method → protocol → number; called as DVC calls them, ``few-shot.maml.lake/5w1s``.
+        """
         now = _now()
-        self._do("summary", points=[(key, _short(value), now, 0) for key, value in numbers.items()])
+        points = [(key, _short(value), now, 0) for key, value in _flatten(numbers)]
+        columns = [f"{f}.{m}.{next(iter(n))}" for f, methods in numbers.items() for m, n in methods.items()]
+        self._do("summary", points=points, columns=columns)
 
     def best(self, family: str, folder: str | Path, description: str) -> None:
         """Register the model that a training left in `folder` as the best of its family (alias ``best``).
