@@ -36,7 +36,7 @@ _STAGES = {
     "orderByAsc": False,
 }
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", f"{_VIEW}stages": json.dumps(_STAGES)}
-_SUMMARY_COLUMNS = 12
+_SUMMARY_COLUMNS = 16
 
 
 class Store:
