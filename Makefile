@@ -50,6 +50,7 @@ show: $(VENV)/.installed
 	dvc exp show --only-changed --no-pager --drop '^(Created|State|Executor|rev|(src|stages|data/|results|metrics/).*|few-shot.*(10w|20w|w5s).*)$$'
 
 ui: $(VENV)/.installed
+	@test -f mlflow.db || { echo "No runs here yet: \`make repro\` or \`dvc exp run\` makes them (\`make demo\` says where its own are)."; exit 1; }
 	@echo "Experiments  http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=experiments"
 	@echo "Stages       http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=stages"
 	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1

@@ -54,10 +54,9 @@ def main() -> None:
                 made.replace(METRICS / made.name)
             REPORT.parent.mkdir(exist_ok=True)
             page.replace(REPORT)
-        for row in table.to_dict("records"):
-            mode = "-transductive" if row["transductive"] else ""
-            name = f"{row['protocol']}/{row['method']}{mode}/{row['seed']}/{row['metric']}"
-            run.log(0, **{name: float(row["value"])})
+        run.summary(leaderboard.summary(table))
+        for family, (folder, why) in leaderboard.best(settings, RESULTS).items():
+            run.best(family, folder, why)
     print(table.drop(columns=["reference_source", "device"]).to_string(index=False, float_format="%.4g"))
 
 

@@ -91,6 +91,32 @@ def test_own_images_say_so_and_are_set_beside_no_published_number(settings, tmp_
     assert table.loc[table["dataset"] != "flowers", "reference"].notna().any()
 
 
+def test_the_best_of_a_family_is_its_highest_accuracy_on_comparable_tasks(settings, tmp_path) -> None:
+    fill(settings, tmp_path / "results", tmp_path / "raw")
+    few_shot = [("5w1s", 0.7), ("5w5s", 0.9)]  # of each model; one is a little better, one on another task alone
+    for cell in leaderboard.cells(settings, tmp_path / "results"):
+        measured = json.loads((cell.measured / "metrics.json").read_text())
+        (row,) = measured["rows"]
+        if cell.dataset == "omniglot":
+            better = {"maml-vinyals-5w1s-1": (0.1, 0), "siamese-vinyals-0": (0, 0.1)}.get(cell.measured.name, (0, 0))
+            measured["rows"] = [
+                row | {"family": "few-shot", "protocol": f"vinyals/{task}", "value": value + more}
+                for (task, value), more in zip(few_shot, better, strict=True)
+            ]
+        elif cell.dataset == "cifar10":
+            value = {"rotation-100-0": 0.6, "pretrain_rotation": 0.99}.get(cell.measured.name, 0.5)
+            metric = "rotation_accuracy" if cell.measured.name == "pretrain_rotation" else "accuracy"
+            measured["rows"] = [row | {"family": "label-efficiency", "value": value, "metric": metric}]
+        (cell.measured / "metrics.json").write_text(json.dumps(measured))
+    best = leaderboard.best(settings, tmp_path / "results")
+    assert {family: folder.relative_to(tmp_path / "results").as_posix() for family, (folder, _) in best.items()} == {
+        "few-shot": "meta_train/maml-vinyals-5w1s-1",
+        "label-efficiency": "finetune/rotation-100-0",
+        "hymenoptera": "transfer/scratch-0",
+    }
+    assert best["few-shot"][1] == "the highest test accuracy: 80.0% on vinyals/5w1s"
+
+
 def test_a_missing_result_is_named(settings, tmp_path) -> None:
     fill(settings, tmp_path / "results", tmp_path / "raw")
     (tmp_path / "results" / "transfer" / "frozen-0" / "metrics.json").unlink()

@@ -121,9 +121,13 @@ def test_stages_of_one_execution_share_a_parent(store, monkeypatch) -> None:
 def test_a_summary_stands_with_the_execution(store, monkeypatch) -> None:
     monkeypatch.setattr(tracking, "_dvc_process", lambda: "here-1-2.00")
     with tracking.start("compare", {}) as run:
-        run.summary({"maml lake/5w1s": 0.5})
-    found, _ = runs(store)
-    assert [run.data.metrics for run in found if "mlflow.parentRunId" not in run.data.tags] == [{"maml lake/5w1s": 0.5}]
+        run.summary({"few-shot": {"maml": {"lake/5w1s": 0.5, "lake/5w5s": 0.75}}})
+    found, client = runs(store)
+    (parent,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.data.metrics == {"few-shot.maml.lake/5w1s": 0.5, "few-shot.maml.lake/5w5s": 0.75}
+    tags = client.get_experiment(parent.info.experiment_id).tags
+    view = json.loads(tags["mlflow.sharedViewState.experiments"])  # one column a method
+    assert view["selectedColumns"] == ["metrics.`few-shot.maml.lake/5w1s`"]
 
 
 def test_the_next_execution_has_a_parent_of_its_own(store, monkeypatch) -> None:
@@ -173,14 +177,19 @@ def test_numbers_of_the_results_are_metrics_and_tags(store) -> None:
     folder = Path("results/evaluate/maml-lake-0")
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps({"origin": "embedded", "rows": rows}))
-    (folder / "run.json").write_text(json.dumps({"device": "a computer", "seconds": 2.5, "torch": "2.0"}))
+    facts = {"device": "a computer", "seconds": 2.5, "torch": "2.0", "peak_memory_mib": 900}
+    (folder / "run.json").write_text(json.dumps(facts))
+    training = Path("results/meta_train/maml-lake-0")
+    training.mkdir(parents=True)
+    (training / "run.json").write_text(json.dumps({"seconds": 300.0}))
     with tracking.start("evaluate", {}):
         tracking.outputs(folder)
     found, _ = runs(store)
     metrics, tags = found[0].data.metrics, found[0].data.tags
     assert metrics["test_accuracy"] == metrics["test_accuracy_5w1s"] == 0.5
     assert metrics["test_accuracy_20w1s"] == 0.25
-    assert (metrics["test_accuracy_low"], metrics["test_accuracy_high"], metrics["train_seconds"]) == (0.1, 0.9, 2.5)
+    assert (metrics["test_accuracy_low"], metrics["test_accuracy_high"]) == (0.1, 0.9)
+    assert (metrics["test_seconds"], metrics["train_seconds"], metrics["peak_memory_mib"]) == (2.5, 300.0, 900.0)
     assert (tags["method"], tags["protocol"], tags["device"]) == ("maml", "lake/5w1s", "a computer")
     assert (tags["origin"], tags["torch"]) == ("embedded", "2.0")
 

@@ -138,6 +138,24 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     return nested
 
 
+def best(params: Params, results: Path) -> dict[str, tuple[Path, str]]:
+    """Of each family the training with the highest test accuracy: its folder, and what it was chosen by.
+
+    Few-shot models are compared on the first split and task under ``cells``, the others on all that they are tested on.
+    """
+    few_shot = f"{params.cells.splits[0]}/{params.cells.tasks[0]}"
+    found: dict[str, tuple[Path, str]] = {}
+    highest: dict[str, float] = {}
+    for cell in cells(params, results):
+        for row in read_json(cell.measured / "metrics.json")["rows"]:
+            family, protocol, value = row["family"], row["protocol"], row["value"]
+            comparable = row["metric"] == "accuracy" and (family != "few-shot" or protocol == few_shot)
+            if comparable and value > highest.get(family, -1):
+                highest[family] = value
+                found[family] = cell.trained[-1], f"the highest test accuracy: {value:.1%} on {protocol}"
+    return found
+
+
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """One row a method and protocol: means over seeds, with the interval over seeds, and their number ``seeds``.
 

@@ -36,7 +36,7 @@ _STAGES = {
     "orderByAsc": False,
 }
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", f"{_VIEW}stages": json.dumps(_STAGES)}
-_SUMMARY_COLUMNS = 12
+_SUMMARY_COLUMNS = 16
 
 
 class Store:
@@ -122,10 +122,11 @@ class Store:
         for start in range(0, len(points), _MAX_BATCH):
             self.client.log_batch(run, metrics=[Metric(*point) for point in points[start : start + _MAX_BATCH]])
 
-    def _summary(self, run: str, parent: str | None, points: list[tuple[str, float, int, int]]) -> None:
+    def _summary(
+        self, run: str, parent: str | None, points: list[tuple[str, float, int, int]], columns: list[str]
+    ) -> None:
         self._metrics(parent or run, None, points)
-        columns = [f"metrics.`{point[0]}`" for point in points[:_SUMMARY_COLUMNS]]
-        view = json.dumps({"selectedColumns": columns})
+        view = json.dumps({"selectedColumns": [f"metrics.`{name}`" for name in columns[:_SUMMARY_COLUMNS]]})
         self.client.set_experiment_tag(self.experiment, f"{_VIEW}experiments", view)
 
     def _params(self, run: str, parent: str | None, values: dict[str, str]) -> None:

@@ -102,8 +102,8 @@ class Run:
             self._numbers(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
         if (folder / "run.json").exists():
             facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            self.tags(**{key: facts[key] for key in ("device", "torch", "torchvision") if key in facts})
-            more = {"train_seconds": facts.get("seconds"), "peak_gpu_memory_mib": facts.get("peak_gpu_memory_mib")}
+            self.tags(**{key: facts[key] for key in ("device", "precision", "torch", "torchvision") if key in facts})
+            more = {"peak_memory_mib": facts.get("peak_memory_mib"), **_seconds(folder, facts.get("seconds"))}
             self.log(0, **{key: value for key, value in more.items() if value is not None})
         for picture in sorted(folder.glob("*.png")):
             self.artifact(picture)
@@ -127,13 +127,20 @@ class Run:
         if config is not None:
             path = folder / "model.safetensors"
             if "method" in config:
-                self.tags(family="few-shot", method=config["method"], protocol=config["protocol"])
+                names = {key: config[key] for key in ("method", "protocol", "seed")}
+                self.tags(family="few-shot", **names)
             self._do("model", path=str(path), weights=_md5(path), config=config)
 
-    def summary(self, numbers: dict[str, float]) -> None:
-        """Numbers of the whole pipeline execution: they stand with its run, so that experiments compare in one list."""
+    def summary(self, numbers: dict[str, Any]) -> None:
+        """Numbers of the whole pipeline execution: they stand with its run, so that experiments compare in one list.
+
+        Args:
+            numbers: nested, family → method → protocol → number; called as DVC calls them, ``few-shot.maml.lake/5w1s``.
+        """
         now = _now()
-        self._do("summary", points=[(key, _short(value), now, 0) for key, value in numbers.items()])
+        points = [(key, _short(value), now, 0) for key, value in _flatten(numbers)]
+        columns = [f"{f}.{m}.{next(iter(n))}" for f, methods in numbers.items() for m, n in methods.items()]
+        self._do("summary", points=points, columns=columns)
 
     def best(self, family: str, folder: str | Path, description: str) -> None:
         """Register the model that a training left in `folder` as the best of its family (alias ``best``).
@@ -359,15 +366,28 @@ def _servable(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         return None
     common = {"kind": kind, "name": folder.name, "settings": settings, "way": 0, "shot": 0}
     if kind == "few-shot":
-        method, split, *task, _ = folder.name.split("-")
+        method, split, *task, seed = folder.name.split("-")
         way, shot = map(int, re.findall(r"\d+", task[0] if task else "5w1s"))
         protocol = "/".join([split, *task])
-        return common | {"method": method, "protocol": protocol, "way": way, "shot": shot, "image": _image(split)}
+        names = {"method": method, "protocol": protocol, "seed": seed}
+        return common | names | {"way": way, "shot": shot, "image": _image(split)}
     if kind == "cifar10":
         return common | {"image": [3, 32, 32], "way": 10}
     row = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["rows"][0]
     backbone = row["method"].removeprefix(f"{settings['start']}-")
     return common | {"image": [3, 256, 256], "way": 2, "backbone": backbone}
+
+
+def _seconds(folder: Path, seconds: float | None) -> dict[str, float | None]:
+    """What a stage's seconds are called. A test has those of the training behind it too, to set accuracy against."""
+    if folder.parent.name != "evaluate":
+        return {"train_seconds": seconds}
+    trained = None
+    for stage in ("metric_train", "meta_train"):
+        with contextlib.suppress(OSError, ValueError):
+            facts = (folder.parents[1] / stage / folder.name / "run.json").read_text(encoding="utf-8")
+            trained = json.loads(facts).get("seconds")
+    return {"test_seconds": seconds, "train_seconds": trained}
 
 
 def _image(split: str) -> list[int]:

@@ -1,15 +1,20 @@
 """A scratch clone of the working tree in which the real stages run on the embedded data."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import ROOT
+
+LIMIT_S = 600  # of one command; the longest, the whole DAG, takes a quarter of it on two idle cores
 
 
 class Clone:
@@ -51,13 +56,67 @@ class Clone:
             text = text.replace(old, new)
         path.write_text(text)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator["Clone"]:
+        """The clone; at the end of the block nothing that was started in it runs on, a worker of the queue say."""
+        try:
+            yield self
+        finally:
+            end(self.processes())
+
+    def processes(self) -> list[psutil.Process]:
+        """What runs in the folder of the clone."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if Path(process.cwd()).is_relative_to(self.folder):
+                    found.append(process)
+        return found
+
     @staticmethod
     def _in(folder: Path, command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run to the end, or to the limit. Into files: of a pipe the end comes only when every daemon that the command
+        left behind, such as a worker of the queue, has ended too."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FEWLABEL", "MLFLOW", "DVC_", "GIT_"))}
         kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-        return subprocess.run(
-            command, cwd=folder, env=kept | environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=kept | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(LIMIT_S)
+            except BaseException as why:  # Ctrl+C does not reach another session either
+                end([each for each in psutil.process_iter() if session(each) == process.pid])
+                process.wait()
+                if not isinstance(why, subprocess.TimeoutExpired):
+                    raise
+                code = None
+            told = []
+            for file in (stdout, stderr):
+                file.seek(0)
+                told.append(file.read())
+        if code is None:
+            pytest.fail(f"{' '.join(command)}: not done after {LIMIT_S} s\n{told[0][-3000:]}\n{told[1][-3000:]}")
+        return subprocess.CompletedProcess(command, code, *told)
+
+
+def session(process: psutil.Process) -> int | None:
+    with contextlib.suppress(OSError):
+        return os.getsid(process.pid)
+    return None
+
+
+def end(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
 
 
 SETTINGS = ("budget=smoke", "data.source=embedded", "cells.label_cells=[20-0]", "cells.transfer_seeds=[0]")
@@ -65,16 +124,16 @@ SMOKE = tuple(word for setting in SETTINGS for word in ("-S", setting))
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """A clone in which the whole DAG has run once, as `make demo` runs it."""
-    clone = Clone(tmp_path_factory.mktemp("finished"))
-    clone.run(["dvc", "exp", "run", "--name", "smoke", *SMOKE])
-    return clone
+    with Clone(tmp_path_factory.mktemp("finished")).alone() as clone:
+        clone.run(["dvc", "exp", "run", "--name", "smoke", *SMOKE])
+        yield clone
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Clone:
+def clone(tmp_path: Path) -> Iterator[Clone]:
     """A clone in which nothing has run, set to the smoke budget on embedded data."""
-    fresh = Clone(tmp_path / "clone")
-    fresh.set(**{"budget: cpu": "budget: smoke", "source: official": "source: embedded"})
-    return fresh
+    with Clone(tmp_path / "clone").alone() as fresh:
+        fresh.set(**{"budget: cpu": "budget: smoke", "source: official": "source: embedded"})
+        yield fresh

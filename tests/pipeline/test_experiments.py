@@ -2,8 +2,8 @@
 
 import json
 import shutil
-import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from fewlabel import tracking
 from tests.conftest import ROOT
-from tests.pipeline.conftest import Clone
+from tests.pipeline.conftest import Clone, end
 from tests.pipeline.test_whole import stages_of
 
 pytestmark = pytest.mark.pipeline
@@ -24,17 +24,18 @@ CELLS = {
     "metric_methods: [siamese, prototypes, nearest_mean]": "metric_methods: [prototypes]",
     "gradient_methods: [maml, reptile]": "gradient_methods: [maml]",
 }
+QUEUE_S = 120  # two experiments that are in the run-cache take 30 s on two idle cores
 
 
 @pytest.fixture(scope="module")
-def repo(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+def repo(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """A clone with few cells, committed with its results, which come from the run-cache of the finished one."""
-    clone = Clone(tmp_path_factory.mktemp("experiments"))
-    clone.set(**CELLS)
-    clone.run(["dvc", "cache", "dir", "--local", str(finished.folder / ".dvc" / "cache")])
-    clone.run(["dvc", "repro"])
-    commit(clone, "results")
-    return clone
+    with Clone(tmp_path_factory.mktemp("experiments")).alone() as clone:
+        clone.set(**CELLS)
+        clone.run(["dvc", "cache", "dir", "--local", str(finished.folder / ".dvc" / "cache")])
+        clone.run(["dvc", "repro"])
+        commit(clone, "results")
+        yield clone
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,19 @@ def test_a_stage_restored_from_the_run_cache_makes_no_run(repo) -> None:
 
 MAML = {"meta_train@maml-lake-5w1s-0", "evaluate@maml-lake-5w1s-0"}
 METRIC = {"metric_train@prototypes-lake-0", "evaluate_metric@prototypes-lake-0"}
-FINETUNE = {"finetune@rotation-20-0", "finetune@rotation-frozen-20-0", "from_scratch@20-0"}
+FINETUNE = {
+    "finetune@rotation-20-0",
+    "finetune@rotation-frozen-early-20-0",
+    "finetune@rotation-frozen-last-20-0",
+    "from_scratch@20-0",
+}
+TRANSFER = {
+    "transfer@scratch-0",
+    "transfer@finetune-0",
+    "transfer@small-scratch-0",
+    "transfer_rotation@0",
+    "transfer_frozen@0",
+}
 SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
 
 
@@ -89,7 +102,7 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
             "src/fewlabel/augment.py",
             "",
             "# changed\n",
-            FINETUNE | {"pretrain_rotation"} | {f"transfer@{start}-0" for start in ("scratch", "finetune", "frozen")},
+            FINETUNE | TRANSFER | {"pretrain_rotation", "transfer_features"},
         ),
         ("src/fewlabel/figures.py", "", "# changed\n", {"compare"}),
         ("src/fewlabel/tracking.py", "", "# changed\n", set()),
@@ -106,8 +119,20 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
             "label_cells: [20-0, 50-0]",
             {stage.replace("20", "50") for stage in FINETUNE} | {"compare"},
         ),
+        (
+            "params.yaml",
+            "transfer_seeds: [0]",
+            "transfer_seeds: [0, 1]",
+            {stage.removesuffix("0") + "1" for stage in TRANSFER} | {"compare"},
+        ),
+        (
+            "params.yaml",
+            "metric_methods: [prototypes]",
+            "metric_methods: [prototypes, siamese]",
+            {stage.replace("prototypes", "siamese") for stage in METRIC} | {"compare"},
+        ),
     ],
-    ids=["inner_lr", "lr", "maml.py", "conv4.py", "augment.py", "figures.py", "tracking.py", "seed", "split", "labels"],
+    ids="inner_lr lr maml.py conv4.py augment.py figures.py tracking.py seed split labels transfer_seed method".split(),
 )
 def test_a_change_re_runs_what_depends_on_it(repo, file, old, new, stages) -> None:
     path = repo.folder / file
@@ -128,20 +153,40 @@ def test_an_experiment_in_a_temporary_copy(tried) -> None:
     assert mlflow_runs(tried)["slow"] == {*MAML, "compare"}
 
 
+def queue_status(clone: Clone, until: Callable[[str], bool], names: set[str]) -> str:
+    """What ``dvc queue status`` says once that is as it should be; fails with all there is to read when it never is."""
+    last = time.monotonic() + QUEUE_S
+    while not until(status := clone.run(["dvc", "queue", "status"]).stdout):
+        if time.monotonic() > last:
+            told = [f"after {QUEUE_S} s:\n{status}"]
+            for name in sorted(names):
+                told += clone.run(["dvc", "queue", "logs", name], ok=False).stdout[-2000:].splitlines()
+            for file in sorted((clone.folder / ".dvc/tmp/exps/celery").glob("dvc-exp-worker-*.out")):
+                told += [file.name, file.read_text()[-3000:]]
+            pytest.fail("\n".join(told))
+        time.sleep(1)
+    return status
+
+
 def test_a_grid_in_the_queue_on_two_workers(tried) -> None:
     # 0.4 and 0.1 are in the run-cache by now: the grid trains nothing, and makes no runs of training
     queued = tried.run(["dvc", "exp", "run", "--queue", "-S", "maml.inner_lr=0.4,0.1"]).stdout
     names = {line.split("'")[1] for line in queued.splitlines() if line.startswith("Queued experiment")}
     assert len(names) == 2
-    tried.run(["dvc", "queue", "start", "-j", "2"])
-    for _ in range(120):
-        status = tried.run(["dvc", "queue", "status"]).stdout
-        if "Queued" not in status and "Running" not in status and "0 active" in status:
-            break
-        time.sleep(1)
+    try:
+        tried.run(["dvc", "queue", "start"])  # two first workers at once can overwrite each other's entry in the broker
+        queue_status(tried, lambda status: "0 active, 0 idle" not in status or status.count("Success") == 2, names)
+        tried.run(["dvc", "queue", "start", "-j", "2"])
+        status = queue_status(tried, lambda status: "Queued" not in status and "Running" not in status, names)
+    finally:
+        tried.run(["dvc", "queue", "stop", "--kill"], ok=False)
+        end(tried.processes())
     assert status.count("Success") == 2, status
+    assert all("Running stage 'compare'" in tried.run(["dvc", "queue", "logs", name]).stdout for name in names)
     assert experiments(tried) >= names
     assert all(mlflow_runs(tried).get(name, {"compare"}) == {"compare"} for name in names)
+    tried.run(["dvc", "queue", "remove", "--all"])
+    assert "No experiment tasks" in tried.run(["dvc", "queue", "status"]).stdout
 
 
 def test_experiments_are_compared(tried) -> None:
@@ -180,7 +225,7 @@ def test_a_fresh_clone_pulls_from_the_remote_and_runs_nothing(repo, tmp_path) ->
     repo.run(["dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "remote")])
     repo.run(["dvc", "push"])
     fresh = tmp_path / "fresh"
-    subprocess.run(["git", "clone", "-q", repo.folder, fresh], check=True)
+    repo.run(["git", "clone", "-q", ".", str(fresh)])
     in_fresh = Clone.__new__(Clone)
     in_fresh.folder = Path(fresh)
     in_fresh.run(["dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "remote")])
