@@ -6,8 +6,11 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
+import signal
 import sys
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -19,28 +22,77 @@ from safetensors import SafetensorError
 from fewlabel import tracking
 from fewlabel.errors import UserError
 
+# What takes the most memory in each training, and is lowered when it runs out.
+_LARGEST = {
+    "siamese": "siamese.classes",
+    "prototypes": "prototypes.way",
+    "nearest_mean": "nearest_mean.classes",
+    "maml": "maml.meta_batch",
+    "reptile": "reptile.meta_batch",
+    "pretrain_rotation": "pretrain_rotation.batch_size",
+    "finetune": "finetune.batch_size",
+    "transfer": "transfer.batch_size or transfer.crop_size",
+    "transfer_features": "transfer.image_size",
+    "episodes": "episodes.count",
+}
+_FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 def launch(main: Callable[[], None]) -> None:
-    """Run a stage. A person's mistake becomes one line on stderr and exit code 2; our bugs keep their traceback."""
+    """Run a stage. A person's mistake, and what its machine lacks, become one line on stderr and exit code 2; SIGINT
+    and SIGTERM one line and 130; our bugs keep their traceback."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of saying Ctrl+C
     try:
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (FileNotFoundError, SafetensorError, zipfile.BadZipFile) as error:
-        print(
-            f"error: {' '.join(str(error).split())}; `dvc repro` makes missing or damaged files again", file=sys.stderr
-        )
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        print(f"error: {error.strerror}: {error.filename or 'while writing'}; mend that and run again", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue from the last checkpoint", file=sys.stderr)
+        print("interrupted: run the same command again; a training continues from its checkpoint", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        line = _one_line(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _one_line(error: Exception) -> str | None:
+    """What a person has to know; None for a bug of ours."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, OSError) and error.errno in _FULL_OR_FORBIDDEN:
+        return f"{error.strerror}: {error.filename or 'while writing'}; mend that and run again"
+    if isinstance(error, SafetensorError):
+        found = re.search(r"(\w[\w ]+) \(os error (\d+)\)", text)
+        if found and int(found[2]) in _FULL_OR_FORBIDDEN:
+            return f"{found[1]}: {_safetensors_file(error)}; mend that and run again"
+        return f"{_safetensors_file(error)}: damaged ({text}); `dvc repro` makes missing or damaged files again"
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError | zipfile.BadZipFile):
+        return f"{text}; `dvc repro` makes missing or damaged files again"
+    if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict for"):
+        return f"a file of weights is another network's, or damaged ({text[:160]}); `dvc repro` makes it again"
+    if _out_of_memory(error):
+        stage, *arguments = sys.argv
+        stage = Path(stage).stem
+        lower = _LARGEST.get(arguments[0] if stage == "meta_train" else stage)
+        ways = f"lower {lower} in params.yaml" if lower else "free some, or use a machine that has more"
+        return f"out of memory ({text[:100]}): {ways}; device: cpu has the memory of the machine"
+    return None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """On a GPU, where it is a RuntimeError under several names, or on the machine."""
+    if isinstance(error, MemoryError):
+        return True
+    words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _safetensors_file(error: Exception) -> str:
+    """The file that safetensors was at: its errors do not name it, its functions call it ``filename``."""
+    names = [frame.f_locals.get("filename") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(next(filter(None, reversed(names)), "a file of weights"))
 
 
 @contextlib.contextmanager

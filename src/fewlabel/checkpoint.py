@@ -22,7 +22,10 @@ from typing import Any
 
 import torch
 
+from fewlabel.errors import UserError
+
 FOLDER = Path(".checkpoints")
+_DIGEST_BYTES = hashlib.sha256().digest_size  # a file is the digest of a state, then the state as torch saves it
 _SOURCES = Path(__file__).parent
 
 
@@ -73,35 +76,53 @@ class Checkpoint:
 
     def load(self) -> dict[str, Any] | None:
         """The last saved state (tensors on the CPU), or None when there is none."""
-        if not self._path.exists():
-            return None
         try:
-            state = torch.load(self._path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-            print(f"{self._path}: unreadable, starting again", flush=True)  # power was lost while it was written
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, state = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        try:
+            if hashlib.sha256(state).digest() != digest:  # torch's own reader would not see a flipped bit
+                raise ValueError
+            loaded: dict[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+            print(f"{self._path}: damaged, starting again", flush=True)
             self._path.unlink(missing_ok=True)
             return None
         print(f"continuing from {self._path}", flush=True)
-        return state
+        return loaded
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; a kill in the middle leaves the old one whole. Stale ones are removed.
 
         A state that is no longer finite is not saved: the next step will say so. Of the processes that ``torchrun``
         started the first one saves, and all load.
+
+        Raises:
+            UserError: the disk does not take it; the old one is whole.
         """
         if os.environ.get("RANK", "0") != "0" or not _finite(state):
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()  # torch's own writer hides a full disk behind an internal error
+        torch.save(state, buffer)
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            buffer = io.BytesIO()  # torch's own writer hides a full disk behind an internal error
-            torch.save(state, buffer)
-            temporary.write_bytes(buffer.getbuffer())
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(hashlib.sha256(buffer.getbuffer()).digest())
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
             os.replace(temporary, self._path)
+        except OSError as error:
+            raise UserError(
+                f"{self._path}: cannot be written ({error.strerror}): mend that and run again; the training continues "
+                "from the checkpoint before it"
+            ) from None
         finally:
-            temporary.unlink(missing_ok=True)
-        for old in self._folder.glob("*.pt"):
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        for old in self._folder.iterdir():  # of other parameters, inputs or code, or half written when it was killed
             if old != self._path:
                 old.unlink(missing_ok=True)
 
