@@ -19,7 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from fewlabel import tracking
+from fewlabel import checkpoint, tracking
 from fewlabel.errors import UserError
 
 # What takes the most memory in each training, and is lowered when it runs out.
@@ -44,6 +44,7 @@ def launch(main: Callable[[], None]) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of saying Ctrl+C
     try:
+        checkpoint.sweep()
         main()
     except KeyboardInterrupt:
         print("interrupted: run the same command again; a training continues from its checkpoint", file=sys.stderr)

@@ -1,6 +1,8 @@
 """Checkpoints: found again by the same training, by no other; whole or absent."""
 
 import errno
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,6 +40,27 @@ def test_saving_removes_the_stale_ones_and_remove_removes_all() -> None:
     new.remove()
     assert new.load() is None
     assert not list(checkpoint.FOLDER.rglob("*.pt"))
+
+
+def test_under_dvc_it_stays_until_the_training_is_recorded(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "meta_train@a")
+    lock = Path("dvc.lock")
+    lock.write_text("before")
+    os.utime(lock, (1, 1))
+    done = Checkpoint("a", {}, [])
+    done.save({"step": 9})
+    done.remove()
+    checkpoint.sweep()
+    assert done.load() == {"step": 9}  # DVC was killed before it recorded the training
+    lock.write_text("other trainings are recorded while this one goes on")
+    checkpoint.sweep()
+    assert done.load() == {"step": 9}
+    done.remove()
+    os.utime(lock, (2**40, 2**40))
+    checkpoint.sweep()
+    assert done.load() is None
+    assert not list(checkpoint.FOLDER.rglob("*.*"))
 
 
 def test_a_failed_save_leaves_the_last_good_one() -> None:

@@ -1,5 +1,6 @@
 """Downloads against a small server on this machine that misbehaves on request."""
 
+import contextlib
 import functools
 import hashlib
 import http.server
@@ -63,14 +64,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(rest[: len(rest) // 2] if action == "cut" else rest)
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
+@contextlib.contextmanager
+def serving(server: Server) -> Iterator[Server]:
     thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.01), daemon=True)
     thread.start()
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(Server()) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
