@@ -1,11 +1,11 @@
 """A scratch clone in which one stage of each kind runs on small embedded data, as a process that can be killed."""
 
+import contextlib
 import hashlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ SETTINGS: dict[str, Any] = {
     # 256 images in batches of 64 are 4 steps an epoch, 20 photographs a class in batches of 16 are 2.5
     **{"pretrain_rotation.epochs": STEPS / 4, "pretrain_rotation.save_every": EVERY / 4},
     **{"finetune.steps": STEPS, "finetune.save_every": EVERY},
-    **{"transfer.epochs": 10, "transfer.frozen_epochs": 10, "transfer.save_every": 2, "transfer.batch_size": 16},
+    **{"transfer.epochs": STEPS / 2.5, "transfer.frozen_epochs": STEPS / 2.5, "transfer.small_epochs": STEPS / 2.5},
+    "transfer.save_every": 2,
 }
 
 
@@ -128,9 +129,13 @@ class Bench(Clone):
         """The stage as a process group of its own; `steps`: the file that takes the number of each step it makes."""
         module, *arguments = KINDS[name].command.split()
         counted = ["tests.reliability.counted", str(steps)] if steps else []
+        return self.popen(["python", "-m", *counted, f"stages.{module}", *arguments], **environment)
+
+    def popen(self, command: list[str], **environment: str) -> subprocess.Popen[str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FEWLABEL", "MLFLOW", "DVC_", "GIT_"))}
+        kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         return subprocess.Popen(
-            [sys.executable, "-m", *counted, f"stages.{module}", *arguments],
+            command,
             cwd=self.folder,
             env=kept | {"FEWLABEL_TRACKING": "off"} | environment,
             stdin=subprocess.DEVNULL,
@@ -168,10 +173,10 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     return out, err
 
 
-def killed_after(process: subprocess.Popen[str], seconds: float, number: int = signal.SIGKILL) -> bool:
-    """Signal the process group after some seconds; whether it was still there."""
-    time.sleep(seconds)
-    if process.poll() is not None:
+def signalled(process: subprocess.Popen[str], seconds: float, number: int = signal.SIGKILL) -> bool:
+    """Signal the process group after some seconds, and wait for its end; whether it was still there."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=seconds)
         return False
     os.killpg(process.pid, number)
-    return True
+    return process.wait(timeout=600) != 0
