@@ -26,6 +26,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         self.body = BODY
         self.gate: threading.Event | None = None
+        self.piece, self.seconds, self.pause = len(BODY) // 2, 0.0, threading.Event()  # sends so much, waits so long
 
     @property
     def url(self) -> str:
@@ -61,7 +62,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         rest = body[start:]
-        self.wfile.write(rest[: len(rest) // 2] if action == "cut" else rest)
+        for at in range(0, len(rest), self.server.piece):
+            if action == "cut" and at >= len(rest) // 2:
+                break
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(rest[at : at + self.server.piece])
+            self.server.pause.wait(self.server.seconds)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -131,7 +131,8 @@ class Bench(Clone):
         counted = ["tests.reliability.counted", str(steps)] if steps else []
         return self.popen(["python", "-m", *counted, f"stages.{module}", *arguments], **environment)
 
-    def popen(self, command: list[str], **environment: str) -> subprocess.Popen[str]:
+    def popen(self, command: list[str], log: IO[str] | None = None, **environment: str) -> subprocess.Popen[str]:
+        """Start a command in the clone; `log` takes what it says, else a pipe each for stdout and stderr."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FEWLABEL", "MLFLOW", "DVC_", "GIT_"))}
         kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         return subprocess.Popen(
@@ -139,8 +140,8 @@ class Bench(Clone):
             cwd=self.folder,
             env=kept | {"FEWLABEL_TRACKING": "off"} | environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=log or subprocess.PIPE,
+            stderr=log or subprocess.PIPE,
             text=True,
             start_new_session=True,
         )

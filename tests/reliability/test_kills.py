@@ -1,6 +1,9 @@
 """Stages killed at random moments and started again: equal bytes, and at most one checkpoint interval repeated."""
 
+import hashlib
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
+from tests.data.test_acquire import Server, serving
 from tests.reliability.bench import KINDS, STEPS, Bench, ended, signalled
 from tests.reliability.sizes import KILLS, LONG, SEED
 
@@ -106,6 +111,38 @@ def test_a_signal_leaves_nothing_half_made(bench: Bench, name: str, number: sign
         assert not list(left)
     ended(bench.start(name))
     assert bench.digests(name) == undisturbed
+
+
+def test_a_download_killed_at_random_moments_goes_on_where_it_was(tmp_path: Path) -> None:
+    body = random.Random(SEED).randbytes(2**24)
+    digest = hashlib.sha256(body).hexdigest()
+    with serving(Server()) as server:
+        server.body, server.piece, server.seconds = body, 2**17, 0.005
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n"
+            "from pathlib import Path\n"
+            "from fewlabel.data import acquire, archives\n"
+            f"acquire.obtain(archives.Archive('file.bin', {server.url!r}, {digest!r}), Path('out'), None)\n"
+        )
+        environment = os.environ | {"NO_PROXY": "127.0.0.1"}
+        draw, kills = random.Random(f"{SEED} download"), 0
+        while kills < KILLS:
+            for _ in range(4):
+                process = subprocess.Popen(
+                    [sys.executable, "-c", code], cwd=tmp_path, env=environment, start_new_session=True,
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                )  # fmt: skip
+                if not signalled(process, draw.uniform(0.1, 1.5)):
+                    break
+                kills += 1
+            else:
+                subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+            assert (tmp_path / "out" / "file.bin").read_bytes() == body
+            starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in server.ranges if asked]
+            assert starts == sorted(starts)
+            shutil.rmtree(tmp_path / "out")
+            shutil.rmtree(tmp_path / ".checkpoints")
+            server.ranges = []
 
 
 def test_a_pipeline_killed_at_random_moments(tmp_path: Path) -> None:
