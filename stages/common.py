@@ -35,7 +35,7 @@ _LARGEST = {
     "transfer_features": "transfer.image_size",
     "episodes": "episodes.count",
 }
-_FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def launch(main: Callable[[], None]) -> None:
@@ -62,15 +62,17 @@ def _one_line(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text
-    if isinstance(error, OSError) and error.errno in _FULL_OR_FORBIDDEN:
-        return f"{error.strerror}: {error.filename or 'while writing'}; mend that and run again"
-    if isinstance(error, SafetensorError):
-        found = re.search(r"(\w[\w ]+) \(os error (\d+)\)", text)
-        if found and int(found[2]) in _FULL_OR_FORBIDDEN:
-            return f"{found[1]}: {_safetensors_file(error)}; mend that and run again"
-        return f"{_safetensors_file(error)}: damaged ({text}); `dvc repro` makes missing or damaged files again"
+    code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, SafetensorError) and (told := re.search(r"\(os error (\d+)\)", text)):
+        code = int(told[1])
+    if code in _FULL_OR_FORBIDDEN:
+        where = getattr(error, "filename", None) or _file_of(error) or "while writing"
+        return f"{os.strerror(code)}: {where}; mend that and run again"
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError | zipfile.BadZipFile):
         return f"{text}; `dvc repro` makes missing or damaged files again"
+    if (damaged := _file_of(error)) or isinstance(error, SafetensorError):
+        name = damaged or "a file of weights"
+        return f"{name}: damaged ({type(error).__name__}: {text[:120]}); `dvc repro` makes it again"
     if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict for"):
         return f"a file of weights is another network's, or damaged ({text[:160]}); `dvc repro` makes it again"
     if _out_of_memory(error):
@@ -78,7 +80,7 @@ def _one_line(error: Exception) -> str | None:
         stage = Path(stage).stem
         lower = _LARGEST.get(arguments[0] if stage == "meta_train" else stage)
         ways = f"lower {lower} in params.yaml" if lower else "free some, or use a machine that has more"
-        return f"out of memory ({text[:100]}): {ways}; device: cpu has the memory of the machine"
+        return f"out of memory ({text[:100]}): {ways}{', or set device: cpu' if 'CU' in text else ''}"
     return None
 
 
@@ -90,10 +92,14 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def _safetensors_file(error: Exception) -> str:
-    """The file that safetensors was at: its errors do not name it, its functions call it ``filename``."""
-    names = [frame.f_locals.get("filename") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return str(next(filter(None, reversed(names)), "a file of weights"))
+def _file_of(error: Exception) -> str | None:
+    """The file of arrays or weights that was being read or written: damage makes numpy and zipfile raise errors of many
+    kinds, and safetensors does not say which file it is at."""
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        path = frame.f_locals.get("path", frame.f_locals.get("filename"))
+        if frame.f_code.co_name in ("read", "load", "load_file", "write", "save_file") and path:
+            return str(path) if Path(path).suffix in (".npz", ".safetensors") else None
+    return None
 
 
 @contextlib.contextmanager
@@ -111,6 +117,10 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
         draft.rename(path)
         tracking.outputs(path)
+    except OSError as error:
+        if error.errno in _FULL_OR_FORBIDDEN and not error.filename:  # those of a write name no file
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

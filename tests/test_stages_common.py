@@ -6,11 +6,13 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from fewlabel import params
+from fewlabel.data import few_shot
 from fewlabel.errors import UserError
 from stages import common
 from tests.conftest import ROOT
@@ -81,6 +83,16 @@ def said(main, capsys, code: int = 2) -> str:
     return line
 
 
+def test_a_full_disk_names_what_was_being_written(tmp_path, capsys) -> None:
+    def main() -> None:
+        with common.whole_folder(tmp_path / "cell"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    line = said(main, capsys)
+    assert line == f"error: No space left on device: {tmp_path / 'cell'}; mend that and run again\n"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_stage_in_one_line_that_says_how_to_go_on(number, capsys) -> None:
     before = signal.getsignal(signal.SIGTERM)
@@ -135,6 +147,14 @@ def test_a_damaged_file_of_weights_is_named(tmp_path, capsys) -> None:
     (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-1])
     line = said(lambda: load_file(tmp_path / "model.safetensors"), capsys)
     assert line.startswith(f"error: {tmp_path / 'model.safetensors'}: damaged (")
+
+
+def test_whatever_numpy_raises_for_a_damaged_file_names_it(tmp_path, capsys) -> None:
+    np.savez(tmp_path / "data.npz", images=np.zeros((200, 200)))
+    content = (tmp_path / "data.npz").read_bytes()
+    (tmp_path / "data.npz").write_bytes(content.replace(b"(200, 200), }", b"(200, 200 , }"))  # a TokenError
+    line = said(lambda: few_shot.load(tmp_path / "data.npz"), capsys)
+    assert line.startswith(f"error: {tmp_path / 'data.npz'}: damaged (")
 
 
 def test_weights_of_another_network_are_refused(capsys) -> None:
