@@ -1,14 +1,16 @@
 # make demo: the whole DAG on small stand-in data, in a scratch folder     make test: lint, types, contracts, tests
 # make repro: the real data, budget cpu                                    make ui: the MLflow UI on this checkout's runs
+# make reliability: kills, faults, fuzzing, a soak; hours
 # make show: experiments beside each other                                 make send-runs: what a store missed while it was down
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 DEMO := $(CURDIR)/.demo
+SOAK = $(shell mktemp -d)/soak
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint repro show ui send-runs lock
+.PHONY: demo test reliability lint repro show ui send-runs lock
 .DELETE_ON_ERROR:
 
 # Installed from the lock, hashes checked; made again when the lock changes.
@@ -41,6 +43,12 @@ lint: $(VENV)/.installed
 
 test: lint
 	pytest
+
+# Hours: every stage killed again and again, full disks, damaged files, many at once, 200 experiments in the queue.
+reliability: $(VENV)/.installed
+	RELIABILITY=long pytest tests/reliability --show-capture=stdout -rP
+	python -m tests.reliability.soak $(SOAK) --experiments 200 --jobs 2
+	python -m tests.reliability.audit
 
 repro: $(VENV)/.installed
 	dvc repro

@@ -6,8 +6,11 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
+import signal
 import sys
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -16,31 +19,87 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from fewlabel import tracking
+from fewlabel import checkpoint, tracking
 from fewlabel.errors import UserError
+
+# What takes the most memory in each training, and is lowered when it runs out.
+_LARGEST = {
+    "siamese": "siamese.classes",
+    "prototypes": "prototypes.way",
+    "nearest_mean": "nearest_mean.classes",
+    "maml": "maml.meta_batch",
+    "reptile": "reptile.meta_batch",
+    "pretrain_rotation": "pretrain_rotation.batch_size",
+    "finetune": "finetune.batch_size",
+    "transfer": "transfer.batch_size or transfer.crop_size",
+    "transfer_features": "transfer.image_size",
+    "episodes": "episodes.count",
+}
+_FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def launch(main: Callable[[], None]) -> None:
-    """Run a stage. A person's mistake becomes one line on stderr and exit code 2; our bugs keep their traceback."""
+    """Run a stage. A person's mistake, and what its machine lacks, become one line on stderr and exit code 2; SIGINT
+    and SIGTERM one line and 130; our bugs keep their traceback."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of saying Ctrl+C
     try:
+        checkpoint.sweep()
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (FileNotFoundError, SafetensorError, zipfile.BadZipFile) as error:
-        print(
-            f"error: {' '.join(str(error).split())}; `dvc repro` makes missing or damaged files again", file=sys.stderr
-        )
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        print(f"error: {error.strerror}: {error.filename or 'while writing'}; mend that and run again", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue from the last checkpoint", file=sys.stderr)
+        print("interrupted: run the same command again; a training continues from its checkpoint", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        line = _one_line(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _one_line(error: Exception) -> str | None:
+    """What a person has to know; None for a bug of ours."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
+    code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, SafetensorError) and (told := re.search(r"\(os error (\d+)\)", text)):
+        code = int(told[1])
+    if code in _FULL_OR_FORBIDDEN:
+        where = getattr(error, "filename", None) or _file_of(error) or "while writing"
+        return f"{os.strerror(code)}: {where}; mend that and run again"
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError | zipfile.BadZipFile):
+        return f"{text}; `dvc repro` makes missing or damaged files again"
+    if (damaged := _file_of(error)) or isinstance(error, SafetensorError):
+        name = damaged or "a file of weights"
+        return f"{name}: damaged ({type(error).__name__}: {text[:120]}); `dvc repro` makes it again"
+    if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict for"):
+        return f"a file of weights is another network's, or damaged ({text[:160]}); `dvc repro` makes it again"
+    if _out_of_memory(error):
+        stage, *arguments = sys.argv
+        stage = Path(stage).stem
+        lower = _LARGEST.get(arguments[0] if stage == "meta_train" else stage)
+        ways = f"lower {lower} in params.yaml" if lower else "free some, or use a machine that has more"
+        return f"out of memory ({text[:100]}): {ways}{', or set device: cpu' if 'CU' in text else ''}"
+    return None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """On a GPU, where it is a RuntimeError under several names, or on the machine."""
+    if isinstance(error, MemoryError):
+        return True
+    words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _file_of(error: Exception) -> str | None:
+    """The file of arrays or weights that was being read or written: damage makes numpy and zipfile raise errors of many
+    kinds, and safetensors does not say which file it is at."""
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        path = frame.f_locals.get("path", frame.f_locals.get("filename"))
+        if frame.f_code.co_name in ("read", "load", "load_file", "write", "save_file") and path:
+            return str(path) if Path(path).suffix in (".npz", ".safetensors") else None
+    return None
 
 
 @contextlib.contextmanager
@@ -58,6 +117,10 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
         draft.rename(path)
         tracking.outputs(path)
+    except OSError as error:
+        if error.errno in _FULL_OR_FORBIDDEN and not error.filename:  # those of a write name no file
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -1,10 +1,15 @@
 """Checkpoints: found again by the same training, by no other; whole or absent."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
 from fewlabel import checkpoint
 from fewlabel.checkpoint import Checkpoint
+from fewlabel.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +42,27 @@ def test_saving_removes_the_stale_ones_and_remove_removes_all() -> None:
     assert not list(checkpoint.FOLDER.rglob("*.pt"))
 
 
+def test_under_dvc_it_stays_until_the_training_is_recorded(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "meta_train@a")
+    lock = Path("dvc.lock")
+    lock.write_text("before")
+    os.utime(lock, (1, 1))
+    done = Checkpoint("a", {}, [])
+    done.save({"step": 9})
+    done.remove()
+    checkpoint.sweep()
+    assert done.load() == {"step": 9}  # DVC was killed before it recorded the training
+    lock.write_text("other trainings are recorded while this one goes on")
+    checkpoint.sweep()
+    assert done.load() == {"step": 9}
+    done.remove()
+    os.utime(lock, (2**40, 2**40))
+    checkpoint.sweep()
+    assert done.load() is None
+    assert not list(checkpoint.FOLDER.rglob("*.*"))
+
+
 def test_a_failed_save_leaves_the_last_good_one() -> None:
     kept = Checkpoint("a", {}, [])
     kept.save({"step": 1})
@@ -52,10 +78,51 @@ def test_a_failed_save_leaves_the_last_good_one() -> None:
     assert not list(checkpoint.FOLDER.rglob("*.tmp"))
 
 
-def test_an_unreadable_one_is_dropped_not_fatal() -> None:
+@pytest.mark.parametrize("damage", ["empty", "cut", "a flipped bit of a weight", "foreign"])
+def test_a_damaged_one_is_dropped_not_fatal(damage, capsys) -> None:
     broken = Checkpoint("a", {}, [])
-    broken.save({"step": 1})
-    next(checkpoint.FOLDER.rglob("*.pt")).write_bytes(b"")
+    broken.save({"step": 1, "weights": torch.arange(1000.0)})
+    path = next(checkpoint.FOLDER.rglob("*.pt"))
+    content = bytearray(path.read_bytes())
+    flipped = content.copy()
+    flipped[content.index(torch.tensor([500.0]).numpy().tobytes()) + 1] ^= 1
+    path.write_bytes(
+        {"empty": b"", "cut": content[:-1], "a flipped bit of a weight": flipped, "foreign": b"x" * 99}[damage]
+    )
     assert broken.load() is None
+    assert capsys.readouterr().out == f"{path}: damaged, starting again\n"
+    assert not path.exists()
     broken.save({"step": 2})
     assert broken.load() == {"step": 2}
+
+
+def test_other_code_finds_no_checkpoint(tmp_path, monkeypatch) -> None:
+    for folder in ("src/fewlabel", "stages"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(checkpoint, "_SOURCES", tmp_path / "src/fewlabel")
+    Checkpoint("a", {}, []).save({"step": 1})
+    assert Checkpoint("a", {}, []).load() == {"step": 1}
+    (tmp_path / "stages" / "new.py").write_text("")
+    assert Checkpoint("a", {}, []).load() is None
+
+
+def test_what_a_kill_left_half_written_is_removed() -> None:
+    new = Checkpoint("a", {}, [])
+    new.save({"step": 1})
+    (next(checkpoint.FOLDER.rglob("*.pt")).parent / "half.4711.tmp").write_bytes(b"half")
+    new.save({"step": 2})
+    assert len(list(checkpoint.FOLDER.rglob("*.*"))) == 1
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named_and_the_one_before_stays(monkeypatch) -> None:
+    kept = Checkpoint("a", {}, [])
+    kept.save({"step": 1})
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=r"\.pt: cannot be written \(No space left"):
+        kept.save({"step": 2})
+    assert kept.load() == {"step": 1}
+    assert not list(checkpoint.FOLDER.rglob("*.tmp"))

@@ -1,12 +1,21 @@
 """What every stage does the same way: outputs whole or not at all, mistakes in one line."""
 
 import errno
+import os
+import signal
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from fewlabel import params
+from fewlabel.data import few_shot
 from fewlabel.errors import UserError
 from stages import common
+from tests.conftest import ROOT
 
 
 def test_a_finished_folder_takes_the_place_of_the_old_one(tmp_path) -> None:
@@ -62,6 +71,95 @@ def test_a_full_disk_is_one_line(capsys) -> None:
         common.launch(main)
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "error: No space left on device: results/x; mend that and run again\n"
+
+
+def said(main, capsys, code: int = 2) -> str:
+    """The one line with which a stage ends."""
+    with pytest.raises(SystemExit) as exit_:
+        common.launch(main)
+    assert exit_.value.code == code
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    return line
+
+
+def test_a_full_disk_names_what_was_being_written(tmp_path, capsys) -> None:
+    def main() -> None:
+        with common.whole_folder(tmp_path / "cell"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    line = said(main, capsys)
+    assert line == f"error: No space left on device: {tmp_path / 'cell'}; mend that and run again\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_stage_in_one_line_that_says_how_to_go_on(number, capsys) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def main() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    try:
+        assert said(main, capsys, code=130).startswith("interrupted: run the same command again")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameter"),
+    [
+        (("stages/meta_train.py", "siamese", "lake"), "siamese.classes"),
+        (("stages/meta_train.py", "prototypes", "lake"), "prototypes.way"),
+        (("stages/meta_train.py", "nearest_mean", "lake"), "nearest_mean.classes"),
+        (("stages/meta_train.py", "maml", "lake", "--task", "5w1s"), "maml.meta_batch"),
+        (("stages/meta_train.py", "reptile", "lake", "--task", "5w1s"), "reptile.meta_batch"),
+        (("stages/pretrain_rotation.py",), "pretrain_rotation.batch_size"),
+        (("stages/finetune.py", "rotation", "20-0"), "finetune.batch_size"),
+        (("stages/transfer.py", "finetune"), "transfer.batch_size or transfer.crop_size"),
+        (("stages/transfer_features.py",), "transfer.image_size"),
+    ],
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has a total capacity of"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError("Unable to allocate 8.00 EiB for an array"),
+    ],
+)
+def test_no_memory_names_the_parameter_to_lower(error, arguments, parameter, monkeypatch, capsys) -> None:
+    def main() -> None:
+        raise error
+
+    monkeypatch.setattr("sys.argv", list(arguments))
+    line = said(main, capsys)
+    assert line.startswith("error: out of memory (")
+    assert f"lower {parameter} in params.yaml" in line
+    sections = {name.partition(".") for name in parameter.split(" or ")}
+    assert all(key in getattr(params.load(ROOT / "params.yaml"), section).model_dump() for section, _, key in sections)
+
+
+def test_a_damaged_file_of_weights_is_named(tmp_path, capsys) -> None:
+    save_file({"a": torch.ones(3)}, tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-1])
+    line = said(lambda: load_file(tmp_path / "model.safetensors"), capsys)
+    assert line.startswith(f"error: {tmp_path / 'model.safetensors'}: damaged (")
+
+
+def test_whatever_numpy_raises_for_a_damaged_file_names_it(tmp_path, capsys) -> None:
+    np.savez(tmp_path / "data.npz", images=np.zeros((200, 200)))
+    content = (tmp_path / "data.npz").read_bytes()
+    (tmp_path / "data.npz").write_bytes(content.replace(b"(200, 200), }", b"(200, 200 , }"))  # a TokenError
+    line = said(lambda: few_shot.load(tmp_path / "data.npz"), capsys)
+    assert line.startswith(f"error: {tmp_path / 'data.npz'}: damaged (")
+
+
+def test_weights_of_another_network_are_refused(capsys) -> None:
+    weights = torch.nn.Linear(2, 3).state_dict()
+    assert "another network's" in said(lambda: torch.nn.Linear(3, 3).load_state_dict(weights), capsys)
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -1,8 +1,8 @@
 """Checkpoints of a training that may be killed: keyed by everything the training depends on, written atomically.
 
 They live in ``.checkpoints/``, outside the declared outputs, so DVC's run-cache stays usable and a checkpoint of
-other parameters, other data or other code is never picked up. Deleted when the training is done. SIGINT and SIGTERM
-wait for the end of a step, so that there is a whole state to save.
+other parameters, other data or other code is never picked up. Deleted when the training is done and recorded. SIGINT
+and SIGTERM wait for the end of a step, so that there is a whole state to save.
 """
 
 from __future__ import annotations
@@ -17,13 +17,24 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
+from fewlabel.errors import UserError
 
 FOLDER = Path(".checkpoints")
+_DIGEST_BYTES = hashlib.sha256().digest_size  # a file is the digest of a state, then the state as torch saves it
+_DONE = "done"  # a mark beside a checkpoint whose training has ended, but is not known to be recorded
 _SOURCES = Path(__file__).parent
+
+
+def sweep() -> None:
+    """Delete the checkpoints of trainings that DVC has recorded since they ended."""
+    recorded = Path("dvc.lock").stat().st_mtime_ns if Path("dvc.lock").exists() else 0
+    for mark in list(FOLDER.rglob(_DONE)):
+        if mark.stat().st_mtime_ns <= recorded:
+            shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -63,7 +74,7 @@ class Checkpoint:
 
     def __init__(self, name: str, settings: Any, files: Iterable[str | Path]) -> None:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        digest.update(torch.__version__.encode())
+        digest.update(version("torch").encode())
         code = [*sorted(_SOURCES.rglob("*.py")), *sorted((_SOURCES.parents[1] / "stages").glob("*.py"))]
         for path in [*map(Path, files), *code]:
             with path.open("rb") as file:
@@ -73,45 +84,77 @@ class Checkpoint:
 
     def load(self) -> dict[str, Any] | None:
         """The last saved state (tensors on the CPU), or None when there is none."""
-        if not self._path.exists():
-            return None
+        import torch
+
+        (self._folder / _DONE).unlink(missing_ok=True)
         try:
-            state = torch.load(self._path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-            print(f"{self._path}: unreadable, starting again", flush=True)  # power was lost while it was written
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, state = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        try:
+            if hashlib.sha256(state).digest() != digest:  # torch's own reader would not see a flipped bit
+                raise ValueError
+            loaded: dict[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+            print(f"{self._path}: damaged, starting again", flush=True)
             self._path.unlink(missing_ok=True)
             return None
         print(f"continuing from {self._path}", flush=True)
-        return state
+        return loaded
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; a kill in the middle leaves the old one whole. Stale ones are removed.
 
         A state that is no longer finite is not saved: the next step will say so. Of the processes that ``torchrun``
         started the first one saves, and all load.
+
+        Raises:
+            UserError: the disk does not take it; the old one is whole.
         """
         if os.environ.get("RANK", "0") != "0" or not _finite(state):
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        import torch
+
+        buffer = io.BytesIO()  # torch's own writer hides a full disk behind an internal error
+        torch.save(state, buffer)
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            buffer = io.BytesIO()  # torch's own writer hides a full disk behind an internal error
-            torch.save(state, buffer)
-            temporary.write_bytes(buffer.getbuffer())
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(hashlib.sha256(buffer.getbuffer()).digest())
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())  # else a loss of power may leave the new name with no content
             os.replace(temporary, self._path)
+        except OSError as error:
+            raise UserError(
+                f"{self._path}: cannot be written ({error.strerror}): mend that and run again; the training continues "
+                "from the checkpoint before it"
+            ) from None
         finally:
-            temporary.unlink(missing_ok=True)
-        for old in self._folder.glob("*.pt"):
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        for old in self._folder.iterdir():  # of other parameters, inputs or code, or half written when it was killed
             if old != self._path:
                 old.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete it: the training is done and its outputs are in place."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Delete it: the training is done and its outputs are in place.
+
+        Where DVC runs the stage it is marked only, for `sweep`: DVC has the outputs to record yet, and if it is killed
+        before, it deletes them and runs the stage again.
+        """
+        if "DVC_STAGE" in os.environ and self._path.exists():
+            (self._folder / _DONE).touch()
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _finite(state: Any) -> bool:
     """Whether all its floating-point tensors are."""
+    import torch
+
     if isinstance(state, torch.Tensor):
         return not state.is_floating_point() or bool(state.isfinite().all())
     if isinstance(state, dict):

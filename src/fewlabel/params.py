@@ -28,10 +28,10 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Processes = Annotated[int, Field(ge=1, le=64)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-LABEL_CELL = r"^([1-9]\d{0,2}|[1-4]\d{3}|5000)-(\d{1,9})$"  # labels per class of CIFAR-10, and a seed
+LABEL_CELL = r"^([1-9][0-9]{0,2}|[1-4][0-9]{3}|5000)-([0-9]{1,9})$"  # labels per class of CIFAR-10, and a seed
 LabelCell = Annotated[str, Field(pattern=LABEL_CELL)]
-TrainingTask = Annotated[str, Field(pattern=r"^[1-9]\d{0,3}w[1-9]\d?s$")]
-TestTask = Annotated[str, Field(pattern=r"^([1-9]\d{0,3}w|all-)[1-9]\d?s([1-9]\d?q)?(-upright)?$")]
+TrainingTask = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}w[1-9][0-9]?s$")]
+TestTask = Annotated[str, Field(pattern=r"^([1-9][0-9]{0,3}w|all-)[1-9][0-9]?s([1-9][0-9]?q)?(-upright)?$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]  # no hyphen: it parts the words of a cell's name
 MetricMethod = Literal["siamese", "prototypes", "nearest_mean"]
 GradientMethod = Literal["maml", "reptile"]
@@ -328,7 +328,7 @@ class Task:
     @staticmethod
     def parse(name: str) -> Task:
         """Raises `UserError` when `name` is no task."""
-        found = re.fullmatch(r"(?:([1-9]\d*)w|all-)([1-9]\d*)s(?:([1-9]\d*)q)?(-upright)?", name)
+        found = re.fullmatch(r"(?:([1-9][0-9]*)w|all-)([1-9][0-9]*)s(?:([1-9][0-9]*)q)?(-upright)?", name)
         if not found:
             raise UserError(f"{name}: no task; one is written like 5w1s, 5w1s1q, 5w1s1q-upright or all-5s")
         way, shot, queries, upright = found.groups()
@@ -354,11 +354,11 @@ def parse_label_cell(cell: str) -> tuple[int, int]:
 def load(path: str | Path = "params.yaml") -> Params:
     """Read, resolve for the chosen budget, and check params.yaml. Raises `UserError` naming the first mistake."""
     try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Yaml12Loader)
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML ({_plain(str(error))})") from None
     return parse(raw, name=str(path))
 
 
@@ -367,8 +367,8 @@ def parse(raw: Any, name: str = "params.yaml") -> Params:
     if not isinstance(raw, dict):
         raise UserError(f"{name}: must be a mapping of sections, not {type(raw).__name__}")
     budget = raw.get("budget")
-    if budget not in BUDGETS:
-        raise UserError(f"{name}: budget = {budget!r}: must be one of {', '.join(BUDGETS)}")
+    if not isinstance(budget, str) or budget not in BUDGETS:
+        raise UserError(f"{name}: budget = {_short(budget)}: must be one of {', '.join(BUDGETS)}")
     resolved = _resolve(raw, budget, name, ())
     try:
         return Params.model_validate(resolved)
@@ -389,7 +389,7 @@ def _resolve(value: Any, budget: str, name: str, at: tuple[str, ...]) -> Any:
 def _describe(error: ValidationError, name: str) -> str:
     # A mistyped key is also a missing one: name the typo, not the gap it leaves.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    location = [str(part) for part in first["loc"]]
+    location = [_plain(str(part)) for part in first["loc"]]
     where = ".".join(location)
     if first["type"] == "extra_forbidden":
         model: Any = Params
@@ -400,22 +400,48 @@ def _describe(error: ValidationError, name: str) -> str:
         return f"{name}: {where} = {_short(first['input'])}: unknown parameter{hint}"
     if first["type"] == "missing":
         return f"{name}: {where}: missing"
-    message = first["msg"].removeprefix("Value error, ")
+    message = _plain(first["msg"].removeprefix("Value error, "))
     if first["type"] == "value_error":
         return f"{name}: {where + ': ' if where else ''}{message}"
     return f"{name}: {where} = {_short(first['input'])}: {message[:1].lower()}{message[1:]}"
 
 
 def _short(value: Any) -> str:
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = type(value).__name__
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-class _Yaml12Loader(yaml.SafeLoader):
-    """PyYAML reads YAML 1.1, where 1e-3 is a string; DVC reads 1.2, where it is a number. Read as DVC does."""
+def _plain(text: str) -> str:
+    """On one line, and without characters that a terminal would obey."""
+    text = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-_Yaml12Loader.add_implicit_resolver(
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads YAML 1.1, where 1e-3 is a string; DVC reads 1.2, where it is a number. Read as DVC does.
+
+    Keys that occur twice are refused, as DVC does. Aliases are too: a few lines of them can stand for billions of
+    values, or for one that holds itself.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.YAMLError(f"line {mark.line + 1}: aliases are not read here, write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key {_short(twice)} occurs twice in a mapping")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"),
     list("-+0123456789."),

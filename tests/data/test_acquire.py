@@ -1,5 +1,6 @@
 """Downloads against a small server on this machine that misbehaves on request."""
 
+import contextlib
 import functools
 import hashlib
 import http.server
@@ -25,6 +26,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         self.body = BODY
         self.gate: threading.Event | None = None
+        self.piece, self.seconds, self.pause = len(BODY) // 2, 0.0, threading.Event()  # sends so much, waits so long
 
     @property
     def url(self) -> str:
@@ -60,17 +62,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         rest = body[start:]
-        self.wfile.write(rest[: len(rest) // 2] if action == "cut" else rest)
+        for at in range(0, len(rest), self.server.piece):
+            if action == "cut" and at >= len(rest) // 2:
+                break
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(rest[at : at + self.server.piece])
+            self.server.pause.wait(self.server.seconds)
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
+@contextlib.contextmanager
+def serving(server: Server) -> Iterator[Server]:
     thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.01), daemon=True)
     thread.start()
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(Server()) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

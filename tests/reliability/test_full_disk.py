@@ -1,0 +1,146 @@
+"""A disk that is full, or may not be written to: one line, exit code 2, the last good state whole."""
+
+import contextlib
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fewlabel.data import acquire
+from fewlabel.errors import UserError
+from tests.reliability.bench import KINDS, Bench, ended
+from tests.reliability.sizes import DISKS, LONG, SEED
+
+pytestmark = pytest.mark.pipeline
+SHORT = ("prepare", "prototypes")
+
+
+def mounted(*arguments: str) -> None:
+    if subprocess.run(["mount", *arguments], capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+
+
+@contextlib.contextmanager
+def disk(folder: Path, scratch: Path, spare: int, options: str = "rw") -> Iterator[None]:
+    """A file system in the place of a folder: with what the folder held, and so many spare bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder, scratch)
+    blocks = sum(-(-path.stat().st_size // 4096) + 1 for path in scratch.rglob("*")) + 1  # tmpfs counts pages
+    mounted("-t", "tmpfs", "-o", f"size={blocks * 4 + spare // 1024}k", "tmpfs", str(folder))
+    try:
+        shutil.copytree(scratch, folder, dirs_exist_ok=True)
+        mounted("-o", f"remount,{options}", str(folder))
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+        shutil.rmtree(scratch)
+
+
+def refused(errors: str, *words: str) -> None:
+    assert errors.startswith("error: "), errors
+    assert errors.count("\n") == 1, errors
+    assert any(word in errors for word in words), errors
+
+
+@pytest.mark.parametrize("name", KINDS if LONG else SHORT)
+def test_no_room_for_a_result(bench: Bench, tmp_path: Path, name: str) -> None:
+    bench.ready(name)
+    ended(bench.start(name))
+    before = bench.digests(name)
+    out = bench.out(name)
+    size = sum(path.stat().st_size for path in out.rglob("*")) if out.is_dir() else out.stat().st_size
+    draw = random.Random(f"{SEED} {name}")
+    folder = out if name == "compare" else out.parent
+    for _ in range(DISKS):
+        with disk(folder, tmp_path / "held", int(size * draw.uniform(0, 0.9))):
+            _, errors = ended(bench.start(name), code=2)
+            refused(errors, "No space left on device")
+            assert bench.digests(name) == before
+            assert not [path for path in folder.iterdir() if path.name.startswith(".") and path.name != ".gitignore"]
+    with disk(folder, tmp_path / "held", 2**20, "ro"):
+        _, errors = ended(bench.start(name), code=2)
+        refused(errors, "Read-only file system")
+        assert bench.digests(name) == before
+    ended(bench.start(name))
+    assert bench.digests(name) == before
+
+
+@pytest.mark.parametrize("name", [n for n in KINDS if KINDS[n].every] if LONG else ["prototypes"])
+def test_no_room_for_a_checkpoint(bench: Bench, tmp_path: Path, name: str) -> None:
+    bench.ready(name)
+    ended(bench.start(name))
+    before = bench.digests(name)
+    checkpoints = bench.folder / ".checkpoints"
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    with disk(checkpoints, tmp_path / "held", 0):  # for none at all
+        _, errors = ended(bench.start(name), code=2)
+        refused(errors, ".pt: cannot be written (No space left on device)")
+        assert bench.digests(name) == before
+        # for one, but not for the next one beside it
+        size = checkpoint_size(bench, name)
+        mounted("-o", f"remount,size={size * 3 // 2048}k", str(checkpoints))
+        _, errors = ended(bench.start(name, tmp_path / "steps"), code=2)
+        refused(errors, ".pt: cannot be written (No space left on device)")
+        assert len([path for path in checkpoints.rglob("*") if path.is_file()]) == 1
+        mounted("-o", "remount,size=1g", str(checkpoints))
+        out, _ = ended(bench.start(name, tmp_path / "steps"))
+        assert "continuing from" in out
+    assert bench.digests(name) == before
+    starts = [line for line in (tmp_path / "steps").read_text().splitlines() if line.startswith("start")]
+    assert starts == ["start 0", f"start {KINDS[name].every}"]
+
+
+def checkpoint_size(bench: Bench, name: str) -> int:
+    """Of a checkpoint of this stage, in bytes; leaves none."""
+    checkpoints = bench.folder / ".checkpoints"
+    mounted("-o", "remount,size=1g", str(checkpoints))
+    process = bench.start(name)
+    while not (found := list(checkpoints.rglob("*.pt"))):
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    size = found[0].stat().st_size
+    shutil.rmtree(found[0].parent)
+    return size
+
+
+def test_no_room_for_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.data.test_acquire import BODY, Server, serving, wanted
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Server()
+    with serving(server):
+        with disk(acquire.DOWNLOADS, tmp_path / "held", len(BODY) // 2):
+            with pytest.raises(UserError, match=r"file\.bin\.part: cannot be written \(No space left on device\)"):
+                acquire.obtain(wanted(server.url), Path("out"), None)
+            assert not Path("out").exists()
+            had = (acquire.DOWNLOADS / "file.bin.part").stat().st_size
+            mounted("-o", "remount,size=100m", str(acquire.DOWNLOADS))
+            assert acquire.obtain(wanted(server.url), Path("out"), None)[1].read_bytes() == BODY
+        assert server.ranges == [None, f"bytes={had}-"]
+        with disk(Path("full"), tmp_path / "held", 4096):
+            with pytest.raises(UserError, match=r"cannot be copied to full \(No space left on device\)"):
+                acquire.obtain(wanted(server.url), Path("full"), None)
+            assert not list(Path("full").iterdir())
+
+
+def test_no_room_for_the_store(bench: Bench, tmp_path: Path) -> None:
+    name = "download"
+    ended(bench.start(name))
+    before = bench.digests(name)
+    tracked = {"FEWLABEL_TRACKING": "on", "DVC_ROOT": str(bench.folder)}
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/store/mlflow.db"}
+    with disk(tmp_path / "store", tmp_path / "held", 64 * 1024):
+        out, _ = ended(bench.start(name, **tracked, **store))
+        assert out.count("warning: MLflow cannot be reached; the results are not affected") == 1
+        assert bench.digests(name) == before
+        assert len(list((bench.folder / ".tracking_spool").glob("*.jsonl"))) == 1
+        with disk(bench.folder / ".tracking_spool", tmp_path / "spooled", 0):
+            out, _ = ended(bench.start(name, **tracked, **store))
+            assert "the run cannot be kept either (No space left on device) and is not tracked" in out
+            assert bench.digests(name) == before
+    shutil.rmtree(bench.folder / ".tracking_spool")

@@ -1,0 +1,183 @@
+"""Stages killed at random moments and started again: equal bytes, and at most one checkpoint interval repeated."""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.data.test_acquire import Server, serving
+from tests.reliability.bench import KINDS, STEPS, Bench, ended, signalled
+from tests.reliability.sizes import KILLS, LONG, SEED
+
+pytestmark = pytest.mark.pipeline
+TRAININGS = [name for name in KINDS if KINDS[name].every]
+SHORT = ("prepare", "prototypes", "finetune-scratch")
+
+
+def seconds_of(command: list[str], folder: Path) -> float:
+    began = time.monotonic()
+    subprocess.run(command, cwd=folder, check=True)
+    return time.monotonic() - began
+
+
+def repeated(lines: list[str]) -> list[int]:
+    """How many steps were made a second time after each start."""
+    reached, found = 0, []
+    for line in lines:
+        if line.startswith("start "):
+            found.append(reached - int(line.removeprefix("start ")))
+        else:
+            reached = int(line)
+    return found
+
+
+@pytest.mark.parametrize("name", KINDS if LONG else SHORT)
+def test_a_stage_killed_at_random_moments_ends_as_an_undisturbed_one(bench: Bench, tmp_path: Path, name: str) -> None:
+    kind, steps = KINDS[name], tmp_path / "steps"
+    bench.ready(name)
+    ended(bench.start(name))
+    undisturbed = bench.digests(name)
+    began = time.monotonic()
+    ended(bench.start(name))
+    whole = time.monotonic() - began
+    assert bench.digests(name) == undisturbed  # a second run from scratch
+    imports = seconds_of([sys.executable, "-c", f"import stages.{kind.command.split()[0]}"], bench.folder)
+    draw, kills, killed = random.Random(f"{SEED} {name}"), 0, 0
+    while kills < KILLS:
+        for _ in range(draw.randint(1, 4)):  # so many in a row
+            began = time.monotonic()
+            killed = signalled(bench.start(name, steps), draw.uniform(min(imports, whole / 2), whole))
+            kills += killed
+            if not killed:
+                whole = min(whole, time.monotonic() - began)  # the machine has become faster
+                break
+        if killed:
+            ended(bench.start(name, steps))
+        assert bench.digests(name) == undisturbed
+        assert not list((bench.folder / ".checkpoints").rglob("*.pt"))
+        assert not list(bench.out(name).parent.glob(".*.draft"))
+        if kind.every:
+            again = repeated(steps.read_text().splitlines())
+            assert max(again) <= kind.every, again
+            assert steps.read_text().split()[-1] == str(STEPS)
+        steps.unlink(missing_ok=True)
+    print(f"{name}: {kills} kills within {whole:.1f} s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", TRAININGS if LONG else ["nearest_mean"])
+def test_a_signal_saves_the_step_under_way(bench: Bench, tmp_path: Path, name: str, number: signal.Signals) -> None:
+    steps = tmp_path / "steps"
+    bench.ready(name)
+    ended(bench.start(name))
+    undisturbed = bench.digests(name)
+    process = bench.start(name, steps)
+    while not steps.exists() or len(steps.read_text().splitlines()) < 6:  # five steps: one after a checkpoint
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(number)
+    out, err = ended(process, code=130)
+    stopped = int(out.partition("interrupted at step ")[2].partition(",")[0])
+    assert f"interrupted at step {stopped}, which is saved" in out
+    assert err == "interrupted: run the same command again; a training continues from its checkpoint\n"
+    out, _ = ended(bench.start(name, steps))
+    assert "continuing from" in out
+    assert f"start {stopped}" in steps.read_text().splitlines()  # no step is made again
+    assert bench.digests(name) == undisturbed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", [name for name in KINDS if not KINDS[name].every] if LONG else ["prepare"])
+def test_a_signal_leaves_nothing_half_made(bench: Bench, name: str, number: signal.Signals) -> None:
+    bench.ready(name)
+    began = time.monotonic()
+    ended(bench.start(name))
+    whole = time.monotonic() - began
+    undisturbed = bench.digests(name)
+    draw = random.Random(f"{SEED} {name} {number}")
+    for _ in range(3):
+        process = bench.start(name)
+        signalled(process, draw.uniform(0, whole), number)
+        assert process.returncode in (0, 130, -number)  # -number: while Python started and imported
+        left = bench.out(name).parent.glob(".*.draft" if bench.out(name).is_dir() else ".*.tmp")
+        assert not list(left)
+    ended(bench.start(name))
+    assert bench.digests(name) == undisturbed
+
+
+def test_a_download_killed_at_random_moments_goes_on_where_it_was(tmp_path: Path) -> None:
+    body = random.Random(SEED).randbytes(2**24)
+    digest = hashlib.sha256(body).hexdigest()
+    with serving(Server()) as server:
+        server.body, server.piece, server.seconds = body, 2**17, 0.005
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n"
+            "from pathlib import Path\n"
+            "from fewlabel.data import acquire, archives\n"
+            f"acquire.obtain(archives.Archive('file.bin', {server.url!r}, {digest!r}), Path('out'), None)\n"
+        )
+        environment = os.environ | {"NO_PROXY": "127.0.0.1"}
+        draw, kills = random.Random(f"{SEED} download"), 0
+        while kills < KILLS:
+            for _ in range(4):
+                process = subprocess.Popen(
+                    [sys.executable, "-c", code], cwd=tmp_path, env=environment, start_new_session=True,
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                )  # fmt: skip
+                if not signalled(process, draw.uniform(0.1, 1.5)):
+                    break
+                kills += 1
+            else:
+                subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+            assert (tmp_path / "out" / "file.bin").read_bytes() == body
+            starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in server.ranges if asked]
+            assert starts == sorted(starts)
+            shutil.rmtree(tmp_path / "out")
+            shutil.rmtree(tmp_path / ".checkpoints")
+            server.ranges = []
+
+
+def test_a_pipeline_killed_at_random_moments(tmp_path: Path) -> None:
+    """The same by ``dvc repro``, which has outputs of its own to record and locks of its own to leave behind."""
+    bench, steps = Bench(tmp_path / "clone"), tmp_path / "steps"
+    pipeline = bench.folder / "dvc.yaml"
+    command = "python -m stages.meta_train"
+    pipeline.write_text(
+        pipeline.read_text().replace(command, f"python -m tests.reliability.counted {steps} stages.meta_train")
+    )
+    target, name = "metric_train@prototypes-lake-0", "prototypes"
+    repro = ["dvc", "repro", "--force", "--single-item", target]
+    bench.run(["dvc", "repro", target], FEWLABEL_TRACKING="off")
+    undisturbed = bench.digests(name)
+    began = time.monotonic()
+    bench.run(repro, FEWLABEL_TRACKING="off")
+    whole = time.monotonic() - began
+    assert bench.digests(name) == undisturbed
+    assert [line for line in steps.read_text().splitlines() if line.startswith("start")] == ["start 0"] * 2
+    draw, kills = random.Random(f"{SEED} dvc"), 0
+    while kills < KILLS:
+        steps.unlink(missing_ok=True)
+        killed = True
+        for _ in range(draw.randint(1, 4)):
+            process = bench.popen(repro)
+            killed = signalled(process, draw.uniform(0.3 * whole, whole))
+            kills += killed
+            if not killed:
+                break
+        if killed:
+            bench.run(repro, FEWLABEL_TRACKING="off")
+        assert bench.digests(name) == undisturbed
+        if steps.exists():
+            assert max(repeated(steps.read_text().splitlines())) <= KINDS[name].every
+        assert "up to date" in bench.run(["dvc", "status", target]).stdout
+    bench.ready("evaluate")
+    ended(bench.start("evaluate"))  # the next stage removes what the training left
+    assert not list((bench.folder / ".checkpoints").rglob("*.pt"))

@@ -1,0 +1,202 @@
+"""Nothing from outside is run: no pickle is loaded, no server listens beyond this machine, no secret is kept."""
+
+import ast
+import hashlib
+import http.server
+import io
+import pickle
+import re
+import shutil
+import socket
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from fewlabel import checkpoint, episodes, params
+from fewlabel.checkpoint import Checkpoint
+from fewlabel.data import cifar10, few_shot, hymenoptera, omniglot
+from fewlabel.models import pretrained, resnet
+from stages import common
+from tests.conftest import ROOT
+from tests.reliability.bench import Bench, ended
+
+
+class Bomb:
+    """Unpickled, it makes the file."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.witness,)
+
+
+def as_pickle(bomb: Bomb) -> bytes:
+    return pickle.dumps(bomb)
+
+
+def as_torch(bomb: Bomb) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"step": 1, "weights": bomb}, buffer)
+    return buffer.getvalue()
+
+
+def as_old_torch(bomb: Bomb) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"step": 1, "weights": bomb}, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+def as_npy(bomb: Bomb) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([bomb], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def as_npz(bomb: Bomb) -> bytes:
+    """Under every name that a reader asks for."""
+    names = "images names origin train validation test background classes support query labels is_train vinyals_train"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in [*names.split(), "train_images", "train_labels", "test_images", "test_labels"]:
+            archive.writestr(f"{name}.npy", as_npy(bomb))
+    return buffer.getvalue()
+
+
+def checkpoint_of(path: Path) -> None:
+    """The file in the place of a checkpoint, its digest right."""
+    planted = Checkpoint("planted", {}, [])
+    planted.save({"step": 0})
+    content = path.read_bytes()
+    planted._path.write_bytes(hashlib.sha256(content).digest() + content)
+    assert planted.load() is None
+
+
+READERS: list[Callable[[Path], Any]] = [
+    checkpoint_of,
+    lambda path: pretrained._fill(torch.nn.Linear(1, 1), pretrained._read(path, "resnet18"), "resnet18"),
+    resnet.load,
+    load_file,
+    omniglot.load,
+    cifar10.load,
+    hymenoptera.load,
+    few_shot.load,
+    lambda path: episodes.load(path, 10, 20),
+    params.load,
+]
+
+
+@pytest.mark.parametrize("plant", [as_pickle, as_torch, as_old_torch, as_npy, as_npz])
+@pytest.mark.parametrize("read", READERS, ids=range(len(READERS)))
+def test_a_planted_pickle_is_never_loaded(tmp_path: Path, plant: Any, read: Any, monkeypatch: Any, capsys: Any) -> None:
+    witness = tmp_path / "witness"
+    monkeypatch.setattr(checkpoint, "FOLDER", tmp_path / "checkpoints")
+    (tmp_path / "file").write_bytes(plant(Bomb(witness)))
+    if read is checkpoint_of:
+        read(tmp_path / "file")
+    else:
+        with pytest.raises(SystemExit):
+            common.launch(lambda: read(tmp_path / "file"))
+        assert capsys.readouterr().err.startswith("error: ")
+    assert not witness.exists()
+
+
+def test_the_bomb_would_go_off(tmp_path: Path) -> None:
+    torch.load(io.BytesIO(as_torch(Bomb(tmp_path / "witness"))), weights_only=False)
+    assert (tmp_path / "witness").exists()
+
+
+def called(node: ast.Call) -> str:
+    return ast.unparse(node.func)
+
+
+def test_no_call_could_load_one() -> None:
+    """Every call that is able to says that it must not; those that always do are not there."""
+    seen = set()
+    for path in [path for folder in ("src", "stages", "benchmarks") for path in (ROOT / folder).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = called(node)
+            said = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            where = f"{path.relative_to(ROOT)}:{node.lineno}"
+            if name == "torch.load":
+                assert said.get("weights_only") == "True", where
+            elif name in ("np.load", "numpy.load"):
+                assert said.get("allow_pickle") == "False", where
+            elif name == "yaml.load":
+                assert said.get("Loader") == "_Loader", where
+                assert issubclass(params._Loader, yaml.SafeLoader)
+            else:
+                assert not re.fullmatch(
+                    r"(pickle|cPickle|dill|joblib|cloudpickle|marshal|shelve)\..*(load|open|Unpickler).*|eval|exec|"
+                    r".*\.(read_pickle|unsafe_load|full_load|extractall|unpack_archive)|torch\.hub\..*",
+                    name,
+                ), where
+            seen.add(name)
+    assert {"torch.load", "np.load", "yaml.load"} <= seen
+
+
+def test_servers_listen_on_this_machine_alone() -> None:
+    commands = [
+        (path.name, line)
+        for path in [ROOT / "Makefile", ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+        for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+        if re.search(r"mlflow (ui|server|models serve|gateway)\b.*--|^\t\S*mlflow (ui|server)", line)
+    ]
+    assert commands
+    for name, line in commands:
+        assert "--host 127.0.0.1" in line, (name, line)
+
+
+def test_every_locked_requirement_has_its_hashes() -> None:
+    lock = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
+    entries = [line for line in lock.splitlines() if line and not line.lstrip().startswith("#")]
+    assert len(entries) > 50
+    for entry in entries:
+        assert re.match(r"\S+==\S+ .*--hash=sha256:[0-9a-f]{64}", entry), entry[:100]
+    assert "--require-hashes" in (ROOT / "Makefile").read_text()
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    def _refuse(self) -> None:
+        self.send_error(500)
+
+    do_GET = do_POST = do_PUT = do_PATCH = _refuse
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("answers", [False, True], ids=["no server", "a server that refuses"])
+def test_no_secret_of_a_tracking_address_is_written_down(bench: Bench, answers: bool) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        port = server.server_port
+        if answers:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        else:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+        address = f"http://somebody:hunter2%21@127.0.0.1:{port}"
+        tracked = {"FEWLABEL_TRACKING": "on", "DVC_ROOT": str(bench.folder), "MLFLOW_TRACKING_URI": address}
+        out, err = ended(bench.start("download", **tracked, no_proxy="127.0.0.1"))
+        if answers:
+            server.shutdown()
+    assert "warning: MLflow cannot be reached" in out
+    spool = bench.folder / ".tracking_spool"
+    assert list(spool.iterdir())
+    for path in bench.folder.rglob("*"):
+        if path.is_file() and ".git" not in path.parts and "tests" not in path.parts:
+            assert b"hunter2" not in path.read_bytes(), path
+    assert "hunter2" not in out + err
+    shutil.rmtree(spool)
