@@ -350,7 +350,7 @@ def confusion(episode: Episode, entry: Entry) -> Figure:
                 va="center",
                 fontsize=9,
                 fontweight="normal" if true == taken else "bold",
-                color="white" if share > 0.55 else "black",
+                color="white" if true == taken and share > 0.55 else "black",
             )
     for at in range(way + 1):
         axis.plot([0, way], [at, at], color="#cccccc", lw=0.5)
