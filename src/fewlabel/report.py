@@ -137,7 +137,7 @@ def html(
     """The report as text.
 
     Args:
-        table: of `leaderboard.gather`.
+        table: of `leaderboard.gather`, as comparison.csv has it.
         differences: of `paired.differences`.
         runs: of `leaderboard.runs`.
         dpi: of the pictures, so that they are shown at their size in print.
