@@ -36,7 +36,8 @@ def main() -> None:
             out, own, page = Path(draft) / "metrics", Path(draft) / "own", Path(draft) / REPORT.name
             out.mkdir()
             table.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
-            as_written = pd.read_csv(out / "comparison.csv")
+            # Rounded as in the file, so that all say the same; only an empty field is none, not a split named null.
+            as_written = pd.read_csv(out / "comparison.csv", keep_default_na=False, na_values=[""])
             (out / "leaderboard.md").write_text(leaderboard.markdown(as_written), encoding="utf-8")
             differences.to_csv(out / "paired.csv", index=False, float_format="%.6g")
             (out / "paired.md").write_text(paired.markdown(differences), encoding="utf-8")
@@ -46,7 +47,7 @@ def main() -> None:
             pictures = draw(out / "figures", settings, table, differences, few_shot, supervised)
             pictures += draw_episodes(out / "figures", own, settings, table)
             pictures += photographs(settings)
-            page.write_text(report.html(table, differences, runs, pictures, figures.DPI), encoding="utf-8")
+            page.write_text(report.html(as_written, differences, runs, pictures, figures.DPI), encoding="utf-8")
             for made in sorted((*(out / "figures").iterdir(), out / "comparison.csv", page)):
                 run.artifact(made)
             for made in sorted(out.iterdir()):  # everything was made: now, and only now, replace the earlier results

@@ -109,7 +109,7 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
 
 
 def few_shot_curves(curves: dict[str, pd.DataFrame]) -> Figure:
-    """Loss and accuracy of meta-training: smoothed, the raw points faint behind, validation as dots.
+    """Loss and accuracy of meta-training: smoothed, each step faint behind, validation as dots.
 
     Args:
         curves: by the cell's name, e.g. ``maml-lake-5w1s-0``: columns step, loss, accuracy, val_loss, val_accuracy.
@@ -125,8 +125,8 @@ def few_shot_curves(curves: dict[str, pd.DataFrame]) -> Figure:
         for axis, what in zip(axes[2 * line : 2 * line + 2, column], ("loss", "accuracy"), strict=True):
             axis.set_visible(True)
             training = curve[["step", what]].dropna()
-            axis.plot(training["step"], training[what], ".", ms=2, color=colour, alpha=0.15)
             axis.plot(training["step"], _smooth(training[what]), color=colour, lw=1.5, label="training, smoothed")
+            axis.plot(training["step"], training[what], ".", ms=2, color=colour, alpha=0.15, label="each step")
             held_out = curve[["step", f"val_{what}"]].dropna()
             axis.plot(held_out["step"], held_out[f"val_{what}"], "k.-", ms=4, lw=0.7, label="validation classes")
             if column == 0:
@@ -135,7 +135,7 @@ def few_shot_curves(curves: dict[str, pd.DataFrame]) -> Figure:
         axes[2 * line, column].set_ylim(bottom=0, top=_top(curve["loss"], curve["val_loss"]))
         axes[2 * line + 1, column].yaxis.set_major_formatter(_percent())
         axes[2 * line + 1, column].set_xlabel("meta-training step")
-    axes[0, 0].legend(loc="upper right", fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle("Few-shot learning curves", fontweight="bold")
     return figure
 
@@ -350,7 +350,7 @@ def confusion(episode: Episode, entry: Entry) -> Figure:
                 va="center",
                 fontsize=9,
                 fontweight="normal" if true == taken else "bold",
-                color="white" if share > 0.55 else "black",
+                color="white" if true == taken and share > 0.55 else "black",
             )
     for at in range(way + 1):
         axis.plot([0, way], [at, at], color="#cccccc", lw=0.5)

@@ -35,12 +35,12 @@ SOURCES = {
 # Of each figure its title, caption and text for those who do not see it; the numbers behind it are in the tables.
 CAPTIONS = {
     "accuracy_by_method": (
-        "Accuracy by method and protocol",
+        "How good is each method?",
         "A dot is the accuracy, its bar the 95 % interval, a hollow diamond the published value.",
         "Dots with bars, one line for each method and protocol: the numbers of the leaderboard.",
     ),
     "paired_differences": (
-        "Differences on the same episodes",
+        "How far behind is the next one?",
         "By how many points each method falls short of the best one of a protocol, with the interval of the "
         "difference. A bar that reaches zero: the episodes cannot tell the two apart.",
         "Dots with bars left of a line at zero, a panel for each protocol: the numbers of the table above.",
@@ -57,12 +57,12 @@ CAPTIONS = {
         "Points of accuracy over seconds of training, a panel for each protocol: the numbers of the leaderboard.",
     ),
     "few_shot_curves": (
-        "Few-shot learning curves",
+        "How the few-shot trainings went",
         "Loss and accuracy over the steps of meta-training; black: on validation classes, which choose the model.",
         "Curves of loss and accuracy, two panels for each training.",
     ),
     "rotation_against_supervised": (
-        "Finetuning curves",
+        "How finetuning went",
         "Training and test, loss and accuracy, of every start on the same labels, on shared axes.",
         "Four panels of curves: loss and accuracy, in training and in test, a line for each start.",
     ),
@@ -137,7 +137,7 @@ def html(
     """The report as text.
 
     Args:
-        table: of `leaderboard.gather`.
+        table: of `leaderboard.gather`, as comparison.csv has it.
         differences: of `paired.differences`.
         runs: of `leaderboard.runs`.
         dpi: of the pictures, so that they are shown at their size in print.
