@@ -65,11 +65,11 @@ class Clone:
             end(self.processes())
 
     def processes(self) -> list[psutil.Process]:
-        """What runs in the folder of the clone."""
+        """What runs in the folder of the clone, besides the tests themselves."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if Path(process.cwd()).is_relative_to(self.folder):
+                if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(self.folder):
                     found.append(process)
         return found
 
