@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,13 @@ class Bench(Clone):
 
     def out(self, name: str) -> Path:
         return self.folder / KINDS[name].out
+
+    def clear(self, name: str) -> None:
+        """Delete what the stage left, as DVC does before it runs one."""
+        out = self.out(name)
+        if out.is_dir():
+            shutil.rmtree(out)
+        out.unlink(missing_ok=True)
 
     def digests(self, name: str) -> dict[str, str]:
         """Of each file that the stage left, but for those that say how the run went on this machine."""

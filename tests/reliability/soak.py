@@ -95,7 +95,7 @@ def soak(bench: Bench, experiments: int, jobs: int) -> tuple[list[float], int, i
                 return memory, deaths, stills, time.monotonic() - began
             if states[2] and len(there) < jobs:  # experiments wait, and a worker is gone
                 deaths += jobs - len(there)
-                start(bench, jobs - len(there))
+                start(bench, jobs)  # starts those that are not there
             elif time.monotonic() - changed > STILL_S:
                 stills, changed = stills + 1, time.monotonic()
                 bench.run(["dvc", "queue", "stop", "--kill"], ok=False)

@@ -1,6 +1,7 @@
 """A disk that is full, or may not be written to: one line, exit code 2, the last good state whole."""
 
 import contextlib
+import os
 import random
 import shutil
 import subprocess
@@ -28,11 +29,12 @@ def disk(folder: Path, scratch: Path, spare: int, options: str = "rw") -> Iterat
     """A file system in the place of a folder: with what the folder held, and so many spare bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(folder, scratch)
-    blocks = sum(-(-path.stat().st_size // 4096) + 1 for path in scratch.rglob("*")) + 1  # tmpfs counts pages
-    mounted("-t", "tmpfs", "-o", f"size={blocks * 4 + spare // 1024}k", "tmpfs", str(folder))
+    mounted("-t", "tmpfs", "tmpfs", str(folder))
     try:
         shutil.copytree(scratch, folder, dirs_exist_ok=True)
-        mounted("-o", f"remount,{options}", str(folder))
+        now = os.statvfs(folder)
+        size = max(4096, (now.f_blocks - now.f_bfree) * now.f_frsize + spare)  # 0 would mean no limit
+        mounted("-o", f"remount,{options},size={size}", str(folder))
         yield
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
