@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fewlabel import device as devices
+from fewlabel.data import archives as reading
 from fewlabel.data import embedded, omniglot
 from fewlabel.errors import UserError
 
@@ -123,6 +124,13 @@ def archives() -> Path:
     _KEPT.append(folder)
     embedded.DRAW["omniglot"](Path(folder.name))
     return Path(folder.name)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """The PNG files of an archive as files, for the references that read files."""
+    for name, content in reading.members(archive, r".+\.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import random
-import zipfile
 from pathlib import Path
 
 import torch
@@ -40,8 +39,7 @@ shrink = transforms.Compose(
 def folders() -> list[list[Path]]:
     """The PNG files of each background character of the stand-in, unpacked."""
     root = common.archives() / "unpacked"
-    with zipfile.ZipFile(common.archives() / "images_background.zip") as archive:
-        archive.extractall(root)
+    common.unpack(common.archives() / "images_background.zip", root)
     return [sorted(folder.glob("*.png")) for folder in sorted(root.glob("*/*/*"))]
 
 

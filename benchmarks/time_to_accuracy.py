@@ -31,7 +31,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from benchmarks import common
 from fewlabel import episodes, params
-from fewlabel.data import archives, omniglot, omniglot_splits
+from fewlabel.data import omniglot, omniglot_splits
 from fewlabel.episodes import Indices, Shape
 from fewlabel.errors import UserError
 from fewlabel.evaluation import evaluate
@@ -133,9 +133,7 @@ def unpack(raw: Path, root: Path) -> tuple[list[list[Path]], list[list[Path]]]:
     """The PNG files of every background and every evaluation character, sorted as the prepared data are."""
     parts = []
     for archive in (omniglot.BACKGROUND, omniglot.EVALUATION):
-        for name, content in archives.members(raw / archive.name, archive.counted):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(content)
+        common.unpack(raw / archive.name, root)
         folders = sorted((root / Path(archive.name).stem).glob("*/*"), key=lambda path: "/".join(path.parts[-2:]))
         parts.append([sorted(folder.glob("*.png")) for folder in folders])
     return parts[0], parts[1]
