@@ -179,7 +179,8 @@ class Store:
         model, name = models[0], f"{EXPERIMENT}-{family}"
         with contextlib.suppress(MlflowException):  # it exists
             self.client.create_registered_model(name, description=f"Best model of the family {family}")
-        source = f"models:/{model.model_id}"
+        # Not models:/<id>, which MLflow would look up in the store that the working directory stands for.
+        source = model.artifact_location
         known = {version.source: version for version in self.client.search_model_versions(f"name = '{name}'")}
         version = known.get(source) or self.client.create_model_version(
             name, source, run_id=model.source_run_id, model_id=model.model_id

@@ -175,12 +175,12 @@ def html(
 
 
 def _family(name: str, lines: pd.DataFrame) -> dict[str, Any]:
-    """A family's protocols with their rows, and the sources of the published numbers, which the rows count from 1."""
+    """A family's protocols with their rows, best first, and the sources of its published numbers, counted from 1."""
     sources = list(dict.fromkeys(lines["reference_source"].dropna()))
     protocols = []
     for protocol, part in lines.groupby("protocol", sort=False):
         rows = []
-        for row in part.to_dict("records"):
+        for row in part.sort_values("value", ascending=False, kind="stable").to_dict("records"):
             published = not pd.isna(row["reference"])
             rows.append(
                 row
@@ -204,10 +204,11 @@ def meaning(protocol: str) -> str:
     try:
         task = Task.parse(what)
     except UserError:
-        return {
+        others = {
             "which-rotation": "which of four rotations, no labels",
-            "train-val": "official training photographs",
-        }.get(what, "")
+            "train-val": "trained on the official training photographs, measured on the validation ones",
+        }
+        return others.get(what, "")
     classes = f"{task.way} classes" if task.way else "every test class at once"
     queries = f", {_count(task.queries, 'query', 'queries')} of each" if task.queries else ""
     return f"{classes}, {_count(task.shot, 'labelled image')} of each{queries}{', upright' if task.upright else ''}"
