@@ -68,10 +68,10 @@ def _one_line(error: Exception) -> str | None:
     if code in _FULL_OR_FORBIDDEN:
         where = getattr(error, "filename", None) or _file_of(error) or "while writing"
         return f"{os.strerror(code)}: {where}; mend that and run again"
-    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError | zipfile.BadZipFile):
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
         return f"{text}; `dvc repro` makes missing or damaged files again"
-    if (damaged := _file_of(error)) or isinstance(error, SafetensorError):
-        name = damaged or "a file of weights"
+    if (damaged := _file_of(error)) or isinstance(error, SafetensorError | zipfile.BadZipFile):
+        name = damaged or "a file of arrays or weights"
         return f"{name}: damaged ({type(error).__name__}: {text[:120]}); `dvc repro` makes it again"
     if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict for"):
         return f"a file of weights is another network's, or damaged ({text[:160]}); `dvc repro` makes it again"

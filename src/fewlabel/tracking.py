@@ -88,6 +88,8 @@ class Run:
 
     def inputs(self, stage: str) -> None:
         """The prepared data that dvc.yaml says the stage reads, with DVC's own digest: the md5 of the content."""
+        if self._record is None:
+            return
         for path in _prepared(stage):
             name = path.parent.name if path.stem == "data" else path.stem  # a split, or a data set
             name += "-embedded" if _origin(path) == "embedded" else ""
@@ -420,8 +422,8 @@ def _origin(path: Path) -> str:
     try:
         with np.load(path, allow_pickle=False) as file:
             return str(file["origin"])
-    except (OSError, ValueError, KeyError):
-        return "archive"  # damaged: the stage itself will say so
+    except Exception:  # damaged, in one of many ways: the stage itself will say so
+        return "archive"
 
 
 def _md5(path: Path) -> str:
