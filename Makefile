@@ -55,7 +55,7 @@ repro: $(VENV)/.installed
 
 # Experiments beside each other: what differs among them, on the first task of a method.
 show: $(VENV)/.installed
-	dvc exp show --only-changed --no-pager --drop '^(Created|State|Executor|rev|(src|stages|data/|results|metrics/).*|few-shot.*(10w|20w|w5s).*)$$'
+	dvc exp show --only-changed --no-pager --drop '^(Created|State|Executor|rev|(src|stages|data/|results|metrics/).*|few-shot.*(10w|20w|w5s|all-).*)$$'
 
 ui: $(VENV)/.installed
 	@test -f mlflow.db || { echo "No runs here yet: \`make repro\` or \`dvc exp run\` makes them (\`make demo\` says where its own are)."; exit 1; }

@@ -227,9 +227,10 @@ def test_the_best_of_a_family_carries_the_alias(store, tmp_path, monkeypatch) ->
     for best in (*folders, folders[1]):
         with tracking.start("compare", {}) as run:
             run.best("few-shot", best, "the highest accuracy on lake/5w1s")
-    _, client = runs(store)
+    found, client = runs(store)
     version = client.get_model_version_by_alias("fewlabel-few-shot", "best")
-    assert client.get_logged_model(version.model_id).name == "prototypes-lake-1"
+    models = client.search_logged_models([found[0].info.experiment_id])
+    assert {model.artifact_location: model.name for model in models}[version.source] == "prototypes-lake-1"
     assert version.description == "the highest accuracy on lake/5w1s"
     assert len(client.search_model_versions("name = 'fewlabel-few-shot'")) == 2
 

@@ -1,0 +1,64 @@
+"""What a person finds in MLflow after the whole DAG has run: the execution's numbers, and models that answer."""
+
+import json
+
+import mlflow.pyfunc
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from fewlabel import tracking
+
+pytestmark = pytest.mark.pipeline
+
+
+@pytest.fixture
+def client(finished, monkeypatch, tmp_path) -> MlflowClient:
+    monkeypatch.chdir(tmp_path)  # loading a model leaves a store in the working directory
+    return MlflowClient(tracking_uri=f"sqlite:///{finished.folder / 'mlflow.db'}")
+
+
+def test_the_execution_has_the_numbers_that_dvc_shows(finished, client) -> None:
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`fewlabel.stage` = 'pipeline'")
+    summary = json.loads((finished.folder / "metrics" / "summary.json").read_text())
+    numbers = {f"{f}.{m}.{p}": v for f, methods in summary.items() for m, n in methods.items() for p, v in n.items()}
+    assert parent.data.metrics == pytest.approx(numbers, abs=1e-4)
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"params.yaml", "dvc.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("family", "image", "params", "classes"),
+    [
+        ("few-shot", (1, 28, 28), {"way": 5, "shot": 1}, 5),
+        ("label-efficiency", (3, 32, 32), None, 10),
+        ("transfer", (3, 256, 256), None, 2),
+    ],
+)
+def test_the_best_model_of_each_family_answers(finished, client, family, image, params, classes) -> None:
+    version = client.get_model_version_by_alias(f"fewlabel-{family}", "best")
+    assert version.description.startswith("the highest test accuracy: ")
+    model = mlflow.pyfunc.load_model(version.source)
+    assert model.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, *image)}
+    assert model.predict(model.input_example).shape[1] == classes
+    images = np.random.default_rng(1).integers(0, 256, (8, *image), dtype=np.uint8)
+    probabilities = model.predict(images, params=params)
+    assert probabilities.shape == (8 - (5 if params else 0), classes)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+
+
+def test_every_training_left_its_model_and_every_stage_its_data_and_params(client) -> None:
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id], "tags.`fewlabel.stage` != 'pipeline'", max_results=1000)
+    for run in runs:
+        kind, name = run.data.tags["fewlabel.stage"], run.info.run_name
+        trains = kind in ("metric_train", "meta_train", "finetune", "from_scratch") or (
+            kind.startswith("transfer") and kind != "transfer_features"
+        )
+        assert bool(run.outputs and run.outputs.model_outputs) == trains, name
+        assert {"train_seconds", "peak_memory_mib"} <= set(run.data.metrics) or not trains, name
+        if kind not in ("download", "prepare", "compare"):
+            assert run.data.params, name
+            assert [data.dataset.digest for data in run.inputs.dataset_inputs if len(data.dataset.digest) == 32], name
+        assert run.data.tags["params.digest"], name
+        assert run.data.tags["git.commit"], name
