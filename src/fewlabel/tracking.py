@@ -150,6 +150,8 @@ class Run:
         Args:
             description: what it was chosen by.
         """
+        if self._record is None:
+            return
         self._do("best", family=family, weights=_md5(Path(folder) / "model.safetensors"), description=description)
 
     def finish(self, status: str) -> None:
