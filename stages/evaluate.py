@@ -7,15 +7,18 @@ query classified without seeing the others, or transductively, all at once.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch import Tensor
 
 from fewlabel import device as devices
 from fewlabel import episodes, tracking
 from fewlabel.data import few_shot
+from fewlabel.errors import UserError
 from fewlabel.evaluation import evaluate
 from fewlabel.intervals import mean_interval
 from fewlabel.methods import base
@@ -34,7 +37,8 @@ def main() -> None:
         start = time.perf_counter()
         data = few_shot.load(cell.episodes / "data.npz")
         table = episodes.table(data.images, data.test, device)
-        weights = load_file(cell.trained / "model.safetensors")
+        trained = cell.trained / "model.safetensors"
+        weights = load_file(trained)
         embedded = None
         rows, lines, digests = [], ["task,transductive,episode,accuracy"], {}
         confusion: dict[str, NDArray[np.int64]] = {}
@@ -45,7 +49,7 @@ def main() -> None:
             _, way, shot = indices.support.shape
             problem = base.Problem(way, shot, len(data.train), *data.images.shape[2:4])
             method = base.create(cell.method, cell.settings, problem, device, seed=0)
-            method.model.load_state_dict(weights)
+            load(method, weights, trained)
             embedded = method.embed_table(table) if embedded is None else embedded
             if way <= EXAMPLE_WAY:
                 support, query = episodes.gather(table, indices.part(slice(1)))
@@ -90,6 +94,15 @@ def main() -> None:
             write_json(out / "run.json", run_facts(device, time.perf_counter() - start))
         run.tags(origin=data.origin, device=devices.describe(device))
     report_memory(device)
+
+
+def load(method: base.Method, weights: dict[str, Tensor], path: Path) -> None:
+    """Give the method the weights read from `path`. Raises `UserError` when they are another network's."""
+    try:
+        method.model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: not this network's weights ({reason}); `dvc repro` makes it again") from None
 
 
 if __name__ == "__main__":

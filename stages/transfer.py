@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from fewlabel import augment, device, params, prediction_grid, supervised, tracking
 from fewlabel.checkpoint import Checkpoint
 from fewlabel.data import hymenoptera
+from fewlabel.errors import UserError
 from fewlabel.intervals import wilson
 from fewlabel.models import pretrained, resnet
 from fewlabel.models.classifier import Classifier, linear_head
@@ -67,7 +68,7 @@ def main() -> None:
         labels = torch.from_numpy(data.labels).long()
         train_labels, test_labels = labels[train].to(on), labels[test]
         if start == "frozen":
-            arm = head_arm(settings, seed, on)
+            arm = head_arm(settings, seed, on, len(labels))
         else:
             arm = whole_arm(start, everything, seed, torch.from_numpy(data.images).to(on))
 
@@ -181,10 +182,13 @@ def whole_arm(start: str, everything: params.Params, seed: int, images: Tensor) 
     return Arm(network.to(images.device), name, train_inputs, test_inputs)
 
 
-def head_arm(settings: params.Transfer, seed: int, on: torch.device) -> Arm:
+def head_arm(settings: params.Transfer, seed: int, on: torch.device, photographs: int) -> Arm:
     """A linear head trains on the features of the photographs and of their mirror images, without crops."""
     tensors = load_file(FEATURES)
-    views = torch.stack([tensors["upright"], tensors["mirrored"]]).to(on)  # (2, photographs, width)
+    found = [tensors[name] for name in ("upright", "mirrored") if name in tensors]
+    if [tensor.shape[:-1] for tensor in found] != [(photographs,)] * 2:
+        raise UserError(f"{FEATURES}: not the features of {photographs} photographs; run `dvc repro transfer_features`")
+    views = torch.stack(found).to(on)  # (2, photographs, width)
 
     def train_inputs(which: Tensor, draw: torch.Generator) -> Tensor:
         mirrored = torch.randint(2, which.shape, generator=draw)

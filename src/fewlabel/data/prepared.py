@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ Shape = tuple[int | None, ...]  # None: any length
 def write(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write an uncompressed ``.npz``; a kill in the middle leaves nothing at ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed run
+        left_over.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -51,6 +52,6 @@ def read(path: Path, expected: Mapping[str, tuple[str, Shape]], made_by: str = "
                 arrays[name] = array
         if str(arrays["origin"]) not in ("archive", "embedded", "own"):
             raise ValueError(f"origin is {str(arrays['origin'])[:40]!r}")
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damage makes numpy and zipfile raise errors of many kinds
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:120]}); {mend}") from None
     return arrays

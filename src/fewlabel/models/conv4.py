@@ -35,7 +35,14 @@ def _elementary_norm_relu(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     return F.relu(x * scale[:, None, None] + (shift - mean * scale)[:, None, None])
 
 
-ALONE_IMAGES = 2048  # in flight in `one_at_a_time`; bounds the memory
+def _channels_last(images: Tensor) -> Tensor:
+    """The layout that convolves fastest on a CPU. With one channel the two layouts are the same bytes, and torch takes
+    the slow one unless the strides say otherwise."""
+    n, channels, height, width = images.shape
+    return images.movedim(1, 3).flatten().view(n, height, width, channels).movedim(3, 1)
+
+
+ALONE_IMAGES = 2048  # in flight in `one_at_a_time` on a GPU; bounds the memory
 
 # the same function, for those who differentiate it once, twice, or twice under `vmap`
 BLOCKS: dict[Derivatives, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
@@ -138,6 +145,10 @@ class Conv4(nn.Module):
     def one_at_a_time(self, weights: Weights, support: Tensor, queries: Tensor) -> Tensor:
         """Logits (queries, outputs) of each query image when its batch is the support images and itself, as Nichol et
         al. 2018 classify without transduction: support (n, ...), queries (q, ...)."""
+
+        if support.device.type == "cpu":  # twice to three times as fast as `vmap` there, with 5 shots
+            batches = (_channels_last(torch.cat([support, query[None]])) for query in queries)
+            return torch.cat([self.functional(weights, batch)[-1:] for batch in batches])
 
         def alone(query: Tensor) -> Tensor:
             return self.functional(weights, torch.cat([support, query[None]]), "vmap")[-1]
