@@ -19,6 +19,8 @@ from fewlabel.examples import Entry, Episode
 from fewlabel.report import Picture
 from stages.common import launch, write_json
 
+FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
+SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
 RESULTS, RAW, METRICS, REPORT = Path("results"), Path("data/raw"), Path("metrics"), Path("reports/index.html")
 
 
@@ -76,9 +78,10 @@ def read_curves(settings: params.Params) -> tuple[dict[str, pd.DataFrame], dict[
 
 
 def read_curve(folder: Path) -> pd.DataFrame:
+    columns = SUPERVISED_CURVE if folder.parent.name == "finetune" else FEW_SHOT_CURVE
     try:
-        return pd.read_csv(folder / "curve.csv")
-    except (OSError, ValueError) as error:
+        return pd.read_csv(folder / "curve.csv", dtype=float)[columns].astype({"step": int})
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder / 'curve.csv'}: cannot be read ({error}); run `dvc repro`") from None
 
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,3 +22,21 @@ def mirror() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("FEWLABEL_MIRROR names no folder with the real archives")
     return Path(folder)
+
+
+def result_row(family: str, method: str, dataset: str, protocol: str, **more: Any) -> dict[str, Any]:
+    """A made-up row of a ``metrics.json``; `more` sets other values."""
+    return {
+        "family": family,
+        "method": method,
+        "dataset": dataset,
+        "protocol": protocol,
+        "transductive": False,
+        "seed": 0,
+        "metric": "accuracy",
+        "value": 0.6,
+        "ci95_low": 0.5,
+        "ci95_high": 0.7,
+        "n": 4,
+        "budget": "smoke",
+    } | more

@@ -9,7 +9,7 @@ import yaml
 
 from fewlabel import examples, params
 from fewlabel.errors import UserError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, result_row
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def write(folder: Path, method: str, split: str, tasks: dict[str, int], modes: t
     """What `evaluate` leaves: ``tasks`` are names and ways. The predictions are those of seed + class."""
     folder.mkdir(parents=True)
     rows = [
-        {"family": "few-shot", "method": method, "protocol": f"{split}/{task}", "transductive": mode, "seed": seed,
-         "metric": "accuracy"}
-        for task in tasks for mode in modes
-    ]  # fmt: skip
+        result_row("few-shot", method, split, f"{split}/{task}", transductive=mode, seed=seed)
+        for task in tasks
+        for mode in modes
+    ]
     (folder / "metrics.json").write_text(json.dumps({"origin": "archive", "rows": rows}))
     kept = {}
     for task, way in tasks.items():

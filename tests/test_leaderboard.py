@@ -9,7 +9,7 @@ import yaml
 
 from fewlabel import leaderboard, params
 from fewlabel.errors import UserError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, result_row
 
 
 @pytest.fixture
@@ -30,20 +30,9 @@ def fill(settings: params.Params, results: Path, raw: Path, origin: str = "archi
         protocol = {"omniglot": "vinyals/5w1s1q", "flowers": "flowers/5w1s", "cifar10": "cifar10/20-per-class"}.get(
             cell.dataset, "hymenoptera/all"
         )
-        row = {
-            "family": cell.dataset,
-            "method": name.split("-")[0],
-            "dataset": cell.dataset,
-            "protocol": protocol,
-            "transductive": name.startswith(("maml", "reptile")),
-            "seed": 0,
-            "metric": "accuracy",
-            "value": 0.5,
-            "ci95_low": 0.4,
-            "ci95_high": 0.6,
-            "n": 100,
-            "budget": "cpu",
-        }
+        family = {"cifar10": "label-efficiency", "hymenoptera": "transfer"}.get(cell.dataset, "few-shot")
+        mode = name.startswith(("maml", "reptile"))
+        row = result_row(family, name.split("-")[0], cell.dataset, protocol, transductive=mode, value=0.5)
         (cell.measured / "metrics.json").write_text(json.dumps({"origin": origin, "rows": [row]}))
         (raw / cell.dataset).mkdir(parents=True, exist_ok=True)
         (raw / cell.dataset / "source.json").write_text(json.dumps({"source": "mirror"}))
@@ -100,19 +89,19 @@ def test_the_best_of_a_family_is_its_highest_accuracy_on_comparable_tasks(settin
         if cell.dataset == "omniglot":
             better = {"maml-vinyals-5w1s-1": (0.1, 0), "siamese-vinyals-0": (0, 0.1)}.get(cell.measured.name, (0, 0))
             measured["rows"] = [
-                row | {"family": "few-shot", "protocol": f"vinyals/{task}", "value": value + more}
+                row | {"protocol": f"vinyals/{task}", "value": value + more}
                 for (task, value), more in zip(few_shot, better, strict=True)
             ]
         elif cell.dataset == "cifar10":
             value = {"rotation-100-0": 0.6, "pretrain_rotation": 0.99}.get(cell.measured.name, 0.5)
             metric = "rotation_accuracy" if cell.measured.name == "pretrain_rotation" else "accuracy"
-            measured["rows"] = [row | {"family": "label-efficiency", "value": value, "metric": metric}]
+            measured["rows"] = [row | {"value": value, "metric": metric}]
         (cell.measured / "metrics.json").write_text(json.dumps(measured))
     best = leaderboard.best(settings, tmp_path / "results")
     assert {family: folder.relative_to(tmp_path / "results").as_posix() for family, (folder, _) in best.items()} == {
         "few-shot": "meta_train/maml-vinyals-5w1s-1",
         "label-efficiency": "finetune/rotation-100-0",
-        "hymenoptera": "transfer/scratch-0",
+        "transfer": "transfer/scratch-0",
     }
     assert best["few-shot"][1] == "the highest test accuracy: 80.0% on vinyals/5w1s"
 

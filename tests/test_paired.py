@@ -9,7 +9,7 @@ import yaml
 
 from fewlabel import figures, paired, params
 from fewlabel.errors import UserError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, result_row
 
 
 @pytest.fixture
@@ -22,10 +22,9 @@ def settings() -> params.Params:
 def write(folder: Path, method: str, seed: int, by_task: dict[tuple[str, bool], np.ndarray], digest: str = "d") -> None:
     folder.mkdir(parents=True)
     rows = [
-        {"family": "few-shot", "method": method, "protocol": f"lake/{task}", "transductive": mode, "seed": seed,
-         "metric": "accuracy"}
-        for task, mode in by_task
-    ]  # fmt: skip
+        result_row("few-shot", method, "omniglot", f"lake/{task}", transductive=mode, seed=seed, n=len(each))
+        for (task, mode), each in by_task.items()
+    ]
     digests = {task: f"{digest}-{task}" for task, _ in by_task}
     (folder / "metrics.json").write_text(json.dumps({"origin": "embedded", "rows": rows, "episodes": digests}))
     lines = [

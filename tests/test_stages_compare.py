@@ -1,8 +1,10 @@
 """The stage `compare` on made-up results: all or nothing, the same bytes again, own images kept out of git."""
 
 import json
+import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,34 +14,22 @@ from PIL import Image
 from fewlabel import leaderboard, params
 from fewlabel.errors import UserError
 from stages import compare
-from tests.conftest import ROOT
+from tests.conftest import ROOT, result_row
+from tests.reliability.sizes import DAMAGES
 
 FEW_SHOT_CURVE = "step,loss,accuracy,val_loss,val_accuracy\n1,2,0.2,,\n2,1,0.4,1.5,0.3\n3,0.5,0.6,1,0.5\n"
 SUPERVISED_CURVE = "step,epoch,train_loss,train_accuracy,test_loss,test_accuracy\n1,1,2,0.1,2,0.1\n2,2,1,0.5,1.5,0.3\n"
-
-
-def row(family: str, method: str, dataset: str, protocol: str, transductive: bool = False) -> dict[str, object]:
-    return {
-        "family": family,
-        "method": method,
-        "dataset": dataset,
-        "protocol": protocol,
-        "transductive": transductive,
-        "seed": 0,
-        "metric": "accuracy",
-        "value": 0.6,
-        "ci95_low": 0.5,
-        "ci95_high": 0.7,
-        "n": 4,
-        "budget": "smoke",
-    }
 
 
 def evaluated(folder: Path, dataset: str, tasks: list[str]) -> None:
     """What `evaluate` writes, of a method that tells the first class from the others and no more."""
     method, split = folder.name.split("-")[:2]
     modes = (True, False) if method in ("maml", "reptile") else (False,)
-    rows = [row("few-shot", method, dataset, f"{split}/{task}", mode) for task in tasks for mode in modes]
+    rows = [
+        result_row("few-shot", method, dataset, f"{split}/{task}", transductive=mode)
+        for task in tasks
+        for mode in modes
+    ]
     digests = {task: f"{split} {task}" for task in tasks}
     origin = "archive" if dataset == "omniglot" else "own"
     (folder / "metrics.json").write_text(json.dumps({"origin": origin, "rows": rows, "episodes": digests}))
@@ -88,7 +78,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             continue
         protocol = "hymenoptera/train-val" if cell.dataset == "hymenoptera" else "cifar10/20-per-class"
         family = "transfer" if cell.dataset == "hymenoptera" else "label-efficiency"
-        made = [row(family, start, cell.dataset, protocol)]
+        made = [result_row(family, start, cell.dataset, protocol)]
         (cell.measured / "metrics.json").write_text(json.dumps({"origin": "archive", "rows": made}))
         (cell.measured / "curve.csv").write_text(SUPERVISED_CURVE)
         for name in ("predictions.png", "most_wrong.png"):
@@ -122,3 +112,57 @@ def test_it_is_all_or_nothing_and_the_same_again(results) -> None:
         compare.main()
     assert contents("metrics", "reports") == before
     assert not list(Path("metrics").glob(".draft-*"))
+
+
+def changed(value: Any, draw: random.Random) -> Any:
+    """JSON with one value, at any depth, of another kind, out of range or gone."""
+    if isinstance(value, dict) and value and draw.random() < 0.9:
+        key = draw.choice(sorted(value))
+        rest = {name: each for name, each in value.items() if name != key}
+        return rest if draw.random() < 0.3 else rest | {key: changed(value[key], draw)}
+    if isinstance(value, list) and value and draw.random() < 0.9:
+        return [changed(value[0], draw), *value[1:]]
+    return draw.choice([None, "", "x", -1, 0.5, 1e300, True, [], [1], {}, {"x": 1}, float("nan")])
+
+
+def damaged(path: Path, content: bytes, draw: random.Random) -> bytes:
+    at = draw.randrange(len(content))
+    if draw.random() < 0.5 and path.suffix == ".json":
+        return json.dumps(changed(json.loads(content), draw)).encode()
+    if draw.random() < 0.5 and path.suffix == ".csv":  # one field, or one line
+        fields = content.split(b",")
+        fields[draw.randrange(len(fields))] = draw.choice([b"", b"x", b"nan", b"1\n2", b"\xff"])
+        return draw.choice([b",".join(fields), b"\n".join(content.split(b"\n")[: draw.randrange(3)])])
+    return draw.choice([content[:at], content[:at] + draw.randbytes(3) + content[at + 3 :], b"", b"\0\0", b"[]"])
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "data/raw/omniglot/source.json",
+        "results/evaluate/maml-lake-5w1s-0/metrics.json",
+        "results/evaluate/maml-lake-5w1s-0/episodes.csv",
+        "results/evaluate/maml-lake-5w1s-0/examples.npz",
+        "results/meta_train/maml-lake-5w1s-0/run.json",
+        "results/meta_train/maml-lake-5w1s-0/curve.csv",
+        "results/finetune/scratch-20-0/metrics.json",
+        "results/finetune/scratch-20-0/curve.csv",
+        "results/transfer/frozen-0/predictions.png",
+    ],
+)
+def test_a_damaged_result_is_refused_by_name_or_does_no_harm(results, file, monkeypatch) -> None:
+    # the slow part left away
+    monkeypatch.setattr(compare.figures, "save", lambda figure, path: Image.new("L", (9, 9)).save(path))
+    path = Path(file)
+    content = path.read_bytes()
+    refused = []
+    for number in range(DAMAGES):
+        path.write_bytes(damaged(path, content, random.Random(f"{file} {number}")))
+        try:
+            compare.main()
+        except UserError as error:
+            refused.append(str(error))
+    assert len(refused) > DAMAGES / 4
+    for said in refused:
+        assert str(path) in said or str(path.parent) in said
+        assert "\n" not in said

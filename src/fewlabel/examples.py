@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabel.errors import UserError
-from fewlabel.leaderboard import cells, labelled, read_json
+from fewlabel.leaderboard import Measured, cells, labelled, read_json
 from fewlabel.params import OMNIGLOT_SPLITS, Params, Task
 
 Entry = tuple[str, bool]  # a method, and whether it predicts transductively
@@ -60,7 +59,7 @@ def read(params: Params, results: Path) -> list[Episode]:
     for cell in cells(params, results):
         if cell.measured.parent.name != "evaluate":
             continue
-        measured = read_json(cell.measured / "metrics.json")
+        measured = read_json(cell.measured / "metrics.json", Measured)
         rows = [row for row in measured["rows"] if row["seed"] == seed]
         path = cell.measured / "examples.npz"
         try:
@@ -77,7 +76,7 @@ def read(params: Params, results: Path) -> list[Episode]:
                     named = f"{task} transductive" if row["transductive"] else task
                     method = labelled(row, measured, params)["method"]
                     found[split, task].predicted[method, row["transductive"]] = kept[f"{named} predicted"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # damage makes numpy and zipfile raise errors of many kinds
             raise UserError(f"{path}: cannot be read ({error}); run `dvc repro` to make it again") from None
     order = [(split, task) for split in params.cells.splits for task in params.test_tasks(split)]
     return [found[key] for key in order if key in found]

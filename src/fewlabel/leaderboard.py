@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel, Field, ValidationError
 
 from fewlabel.errors import UserError
 from fewlabel.intervals import seed_interval
@@ -20,6 +20,49 @@ COLUMNS = (
 ).split(", ")
 FINETUNE_STARTS = ("scratch", "rotation", "rotation-frozen-early", "rotation-frozen-last")
 TRANSFER_STARTS = ("scratch", "finetune", "frozen", "small-scratch", "small-rotation")
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Row(BaseModel):
+    """One number, as a stage writes it: a row of the table to be."""
+
+    family: Literal["few-shot", "label-efficiency", "transfer"]
+    method: str
+    dataset: str
+    protocol: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
+    transductive: bool
+    seed: int
+    metric: Literal["accuracy", "rotation_accuracy"]
+    value: Share
+    ci95_low: Share
+    ci95_high: Share
+    n: Annotated[int, Field(gt=0)]
+    budget: str
+
+
+class Measured(BaseModel):
+    """``metrics.json``, which every stage that measures something writes."""
+
+    origin: Literal["archive", "embedded", "own"]
+    rows: Annotated[list[Row], Field(min_length=1)]
+    episodes: dict[str, str] = {}  # few-shot: digests of the test episodes
+    stopped_early: bool = False
+    target_accuracy: float | None = None
+
+
+class Run(BaseModel, extra="allow"):
+    """``run.json``: how a stage ran on its machine."""
+
+    device: str
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Source(BaseModel):
+    """``source.json`` of raw data."""
+
+    source: str
 
 
 @dataclass(frozen=True)
@@ -77,12 +120,12 @@ def gather(params: Params, results: Path, raw: Path) -> pd.DataFrame:
     sources = {}
     rows = []
     for cell in cells(params, results):
-        measured = read_json(cell.measured / "metrics.json")
-        runs = [read_json(folder / "run.json") for folder in cell.trained]
+        measured = read_json(cell.measured / "metrics.json", Measured)
+        runs = [read_json(folder / "run.json", Run) for folder in cell.trained]
         source = measured["origin"]  # embedded, own, or what an archive held, of which `raw` says where it came from
         if source == "archive":
             if cell.dataset not in sources:
-                sources[cell.dataset] = read_json(raw / cell.dataset / "source.json")["source"]
+                sources[cell.dataset] = read_json(raw / cell.dataset / "source.json", Source)["source"]
             source = sources[cell.dataset]
         for row in measured["rows"]:
             rows.append(
@@ -111,7 +154,7 @@ def labelled(row: dict[str, Any], measured: dict[str, Any], params: Params) -> d
         method = "fomaml"
     if row["family"] == "label-efficiency" and row["metric"] == "accuracy" and params.finetune.loss == "focal":
         method = f"{method}-focal"
-    if measured.get("stopped_early"):  # chosen by looking at test images
+    if measured["stopped_early"]:  # chosen by looking at test images
         protocol = f"{protocol}/stopped-at-test-{measured['target_accuracy']:g}"
     return row | {"method": method, "protocol": protocol}
 
@@ -120,7 +163,7 @@ def runs(params: Params, results: Path) -> dict[str, Any]:
     """How each training went on its machine: device, seconds, versions, by the folder's name."""
     folders = {folder for cell in cells(params, results) for folder in (*cell.trained, cell.measured)}
     return {
-        folder.relative_to(results).as_posix(): read_json(folder / "run.json")
+        folder.relative_to(results).as_posix(): read_json(folder / "run.json", Run)
         for folder in sorted(folders)
         if (folder / "run.json").exists()
     }
@@ -147,7 +190,7 @@ def best(params: Params, results: Path) -> dict[str, tuple[Path, str]]:
     found: dict[str, tuple[Path, str]] = {}
     highest: dict[str, float] = {}
     for cell in cells(params, results):
-        for row in read_json(cell.measured / "metrics.json")["rows"]:
+        for row in read_json(cell.measured / "metrics.json", Measured)["rows"]:
             family, protocol, value = row["family"], row["protocol"], row["value"]
             comparable = row["metric"] == "accuracy" and (family != "few-shot" or protocol == few_shot)
             if comparable and value > highest.get(family, -1):
@@ -191,12 +234,16 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def read_json(path: Path) -> Any:
-    """Raises `UserError` when the file is missing or damaged."""
+def read_json(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
+    """What the file holds, which is one of the kinds above. Raises `UserError` when it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); run `dvc repro` to make it again") from None
+        return kind.model_validate_json(path.read_bytes()).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        reason = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
+    except OSError as error:
+        reason = str(error)
+    raise UserError(f"{path}: cannot be read ({reason[:160]}); run `dvc repro` to make it again")
 
 
 def _references() -> pd.DataFrame:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fewlabel.errors import UserError
 from fewlabel.intervals import Z
-from fewlabel.leaderboard import cells, labelled, read_json
+from fewlabel.leaderboard import Measured, cells, labelled, read_json
 from fewlabel.params import Params
 
 COLUMNS = (
@@ -87,23 +87,28 @@ def markdown(table: pd.DataFrame) -> str:
 def _accuracies(params: Params, results: Path) -> dict[str, dict[Entry, dict[int, NDArray[np.float64]]]]:
     """Protocol → (method, transductive) → seed → accuracy of each episode, in the order of `cells`."""
     found: dict[str, dict[Entry, dict[int, NDArray[np.float64]]]] = {}
-    asked: dict[str, tuple[str, Path]] = {}  # protocol → digest of its episodes, and who met them first
+    asked: dict[str, tuple[tuple[str | None, int], Path]] = {}  # protocol → digest of its episodes, how many, whose
     for cell in cells(params, results):
         if cell.measured.parent.name != "evaluate":
             continue
-        measured = read_json(cell.measured / "metrics.json")
+        measured = read_json(cell.measured / "metrics.json", Measured)
         episodes = _episodes(cell.measured / "episodes.csv")
         for row in measured["rows"]:
             task = row["protocol"].split("/")[1]
             named: dict[str, Any] = labelled(row, measured, params)
-            digest = measured["episodes"][task]
-            first, where = asked.setdefault(named["protocol"], (digest, cell.measured))
-            if digest != first:
+            accuracies = _accuracies_of(episodes, task, row["transductive"])
+            if len(accuracies) != row["n"]:
+                raise UserError(
+                    f"{cell.measured / 'episodes.csv'}: {len(accuracies)} episodes of {task}, not {row['n']}; "
+                    "run `dvc repro` to make it again"
+                )
+            met = measured["episodes"].get(task), row["n"]
+            first, where = asked.setdefault(named["protocol"], (met, cell.measured))
+            if met != first:
                 raise UserError(
                     f"{cell.measured} and {where} were not measured on the same episodes of {named['protocol']}: "
                     "run `dvc repro`, which measures what is out of date again"
                 )
-            accuracies = episodes.loc[(task, row["transductive"]), "accuracy"].to_numpy(dtype=np.float64)
             entry = (named["method"], row["transductive"])
             found.setdefault(named["protocol"], {}).setdefault(entry, {})[row["seed"]] = accuracies
     return found
@@ -111,9 +116,16 @@ def _accuracies(params: Params, results: Path) -> dict[str, dict[Entry, dict[int
 
 def _episodes(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path).set_index(["task", "transductive"]).sort_index(kind="stable")
+        return pd.read_csv(path, dtype={"task": str, "transductive": bool, "accuracy": float})[
+            ["task", "transductive", "accuracy"]
+        ]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: cannot be read ({error}); run `dvc repro` to make it again") from None
+
+
+def _accuracies_of(episodes: pd.DataFrame, task: str, transductive: bool) -> NDArray[np.float64]:
+    rows = (episodes["task"] == task) & (episodes["transductive"] == transductive)
+    return episodes.loc[rows, "accuracy"].to_numpy(dtype=np.float64)
 
 
 def _mean(by_seed: dict[int, NDArray[np.float64]]) -> float:
