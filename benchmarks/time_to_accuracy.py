@@ -37,6 +37,7 @@ from fewlabel.errors import UserError
 from fewlabel.evaluation import evaluate
 from fewlabel.methods import base
 
+RAW = Path("data/raw/omniglot")
 TASK, ACCURACY = "10w5s", 0.70
 EVERY = 25  # steps of ours between evaluations
 NAIVE_STEPS = 2700  # to pass 70 %, in an earlier full run of the naive training
@@ -145,6 +146,8 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="train the naive network until it passes, too")
     arguments = parser.parse_args()
     device = common.start(arguments.device)
+    if not (RAW / "images_background.zip").is_file():
+        sys.exit(f"error: {RAW} holds no archives: run `dvc repro prepare@omniglot`")
     try:
         data = omniglot.load("data/prepared/omniglot.npz")
         if data.origin != "archive":
@@ -154,7 +157,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     with tempfile.TemporaryDirectory(prefix="fewlabel-benchmark-") as root:
-        folders, test_folders = unpack(Path("data/raw/omniglot"), Path(root))
+        folders, test_folders = unpack(RAW, Path(root))
         torch.manual_seed(0)
         random.seed(0)
         network = Naive().to(device)
