@@ -17,8 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-CELLS = ["cells.tasks=[5w1s]", "cells.label_cells=[20-0]", "cells.transfer_seeds=[0]"]
-SMOKE = ["budget=smoke", "data.source=embedded", *CELLS]
+SMOKE = ["budget=smoke", "data.source=embedded", "cells.label_cells=[20-0]", "cells.transfer_seeds=[0]"]
 STAGE = ["stages.meta_train", "maml", "lake", "--task", "5w1s", "--seed", "0"]
 FIRST_PAGE = 100  # runs that the UI's list asks for
 

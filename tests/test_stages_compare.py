@@ -13,7 +13,7 @@ from PIL import Image
 
 from fewlabel import leaderboard, params
 from fewlabel.errors import UserError
-from stages import compare
+from stages import common, compare
 from tests.conftest import ROOT, result_row
 from tests.reliability.sizes import DAMAGES
 
@@ -161,7 +161,8 @@ def test_a_damaged_result_is_refused_by_name_or_does_no_harm(results, file, monk
         try:
             compare.main()
         except UserError as error:
-            refused.append(str(error))
+            refused.append(common._one_line(error) or "")
     assert len(refused) > DAMAGES / 4
     for said in refused:
         assert str(path) in said or str(path.parent) in said
+        assert "\n" not in said

@@ -119,8 +119,7 @@ def end(processes: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
-CELLS = ("cells.tasks=[5w1s]", "cells.label_cells=[20-0]", "cells.transfer_seeds=[0]")
-SETTINGS = ("budget=smoke", "data.source=embedded", *CELLS)
+SETTINGS = ("budget=smoke", "data.source=embedded", "cells.label_cells=[20-0]", "cells.transfer_seeds=[0]")
 SMOKE = tuple(word for setting in SETTINGS for word in ("-S", setting))
 
 

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from fewlabel import leaderboard, params, tracking
 
 pytestmark = pytest.mark.pipeline
-TASKS = ("5w1s",)
+TASKS = ("5w1s", "5w5s")
 
 
 def stages_of(dry_run: str) -> set[str]:

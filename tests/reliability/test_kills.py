@@ -20,8 +20,7 @@ from tests.reliability.sizes import KILLS, LONG, SEED
 
 pytestmark = pytest.mark.pipeline
 TRAININGS = [name for name in KINDS if KINDS[name].every]
-SHORT = ("prepare", "prototypes")
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SHORT = ("prepare", "prototypes", "finetune-scratch")
 
 
 def seconds_of(command: list[str], folder: Path) -> float:
@@ -86,7 +85,7 @@ def test_a_stage_killed_at_random_moments_ends_as_an_undisturbed_one(bench: Benc
     print(f"{name}: {kills} kills within {whole:.1f} s")
 
 
-@pytest.mark.parametrize("number", SIGNALS if LONG else [signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", TRAININGS if LONG else ["nearest_mean"])
 def test_a_signal_saves_the_step_under_way(bench: Bench, tmp_path: Path, name: str, number: signal.Signals) -> None:
     steps = tmp_path / "steps"
@@ -109,7 +108,7 @@ def test_a_signal_saves_the_step_under_way(bench: Bench, tmp_path: Path, name: s
     assert bench.digests(name) == undisturbed
 
 
-@pytest.mark.parametrize("number", SIGNALS if LONG else [signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", [name for name in KINDS if not KINDS[name].every] if LONG else ["prepare"])
 def test_a_signal_leaves_nothing_half_made(bench: Bench, name: str, number: signal.Signals) -> None:
     bench.ready(name)
