@@ -28,7 +28,7 @@ import torch.nn.functional as F
 import torchvision
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -63,11 +63,21 @@ def network(on: torch.device, stem: resnet.Stem) -> Classifier:
     return Classifier(resnet.resnet18(stem, seed=0), linear_head(resnet.WIDTHS[-1], ROTATIONS, seed=0)).to(on)
 
 
+def usual_network(on: torch.device, stem: resnet.Stem) -> nn.Module:
+    """torchvision's module, with the same weights."""
+    usual = torchvision.models.resnet18(num_classes=ROTATIONS)
+    if stem == "cifar":
+        usual.conv1, usual.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    ours = network(on, stem).state_dict()
+    usual.load_state_dict({name.replace("backbone.", "").replace("head.", "fc."): ours[name] for name in ours})
+    return usual.to(on)
+
+
 class Reference:
     """The usual loop, one step at a time."""
 
     def __init__(self, images: NDArray[np.uint8], on: torch.device, stem: resnet.Stem) -> None:
-        self.network, self.on = network(on, stem).train(), on
+        self.network, self.on = usual_network(on, stem).train(), on
         self.optimiser = torch.optim.SGD(
             self.network.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
         )
@@ -124,7 +134,7 @@ def check(images: NDArray[np.uint8], on: torch.device, stem: resnet.Stem) -> Non
     by_image = torch.arange(ROTATIONS * BATCH).view(ROTATIONS, BATCH).T.flatten()  # ours has one turn after the other
     torch.testing.assert_close(augment.to_float(turned).cpu()[by_image], theirs)
     assert torch.equal(labels.cpu()[by_image], their_labels)
-    expected = F.cross_entropy(network(on, stem)(theirs.to(on)), their_labels.to(on))
+    expected = F.cross_entropy(usual_network(on, stem)(theirs.to(on)), their_labels.to(on))
     for precision, tolerance in (("fp32", 1e-4), ("bf16", 2e-2)):
         with mock.patch.object(device, "precision", lambda _, precision=precision: precision):
             loss = F.cross_entropy(supervised.forward(network(on, stem), augment.to_float(turned)), labels)

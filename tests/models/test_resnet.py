@@ -26,6 +26,23 @@ def test_the_imagenet_stem_is_torchvisions_network() -> None:
     torch.testing.assert_close(ours(images), theirs(images))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (2, 1), (4, 2)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_small_maps_are_convolved_as_large_ones(
+    size: tuple[int, int], stride: int, memory_format: torch.memory_format
+) -> None:
+    convolution = torch.nn.Conv2d(3, 5, 3, stride, padding=1, bias=False).double().to(memory_format=memory_format)
+    maps = torch.randn(4, 3, *size, dtype=torch.double).to(memory_format=memory_format).requires_grad_()
+    made, slopes = [], []
+    for kind in (torch.nn.Conv2d, resnet.Conv3x3):
+        convolution.__class__ = kind
+        made.append(convolution(maps))
+        slopes.append(torch.autograd.grad(made[-1].sin().sum(), [maps, convolution.weight]))
+    torch.testing.assert_close(made[1], made[0])
+    torch.testing.assert_close(slopes[1], slopes[0])
+
+
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_the_seed_decides(stem: resnet.Stem) -> None:
     one, same, other = (resnet.resnet18(stem, seed).state_dict() for seed in (1, 1, 2))
