@@ -3,15 +3,16 @@
     python -m benchmarks.rotation_throughput [--device auto] [--rounds 5] [--steps 20]
 
 The reference is written the popular way: a Dataset of PIL images with torchvision's transforms, four turned copies of
-each with np.rot90, a DataLoader with two workers, float32, torch's default optimiser. Both sides train the same
-ResNet-18 on batches of the same size. First both must give the same loss on the same images; then they take turns in
-one process, and the medians are compared. The batches that the workers have ready when their turn begins are not timed.
+each with np.rot90, a DataLoader with two workers, float32, torchvision's own ResNet-18 in torch's default memory
+layout, torch's default optimiser. Both sides train from the same weights on batches of the same size. First both must
+give the same loss on the same images; then they take turns in one process, and the medians are compared. The batches
+that the workers have ready when their turn begins are not timed.
 
-Needs an idle machine. On two cores of an AMD EPYC with AVX-512 BF16, torch 2.14, it gives 1.14x in float32 (327 against
-373 ms a step, medians of 4 rounds): the aim of 1.3x is missed, as the network's own step is nearly all of it and our
-batch costs 2 ms. Tried: bfloat16 (167 instead of 216 ms for the network's step when idle, but 0.23x of the reference
-beside other work); leaving out the taps of a convolution that see padding alone, which is most of the last block at
-1 x 1 pixels (an earlier measurement of the network's step: 345 to 313 ms; not in the code).
+Needs an idle machine. On two cores of an AMD EPYC with AVX-512, torch 2.14, it gives 1.56x in float32 (261 against
+407 ms a step, medians of 4 rounds). Of the network's step alone, 324 ms plain and in torch's layout, channels last
+leaves 296 and no products with padding 231 (`models/resnet.py`; before the ReLU went behind the pool). Tried and left:
+the matrices of small maps by Tensor.unfold (270 instead of 243 ms, as its backward is slow); bfloat16 (167 instead of
+216 ms when idle, but 0.23x of the reference beside other work).
 """
 
 from __future__ import annotations
