@@ -69,8 +69,8 @@ def usual_network(on: torch.device, stem: resnet.Stem) -> nn.Module:
     usual = torchvision.models.resnet18(num_classes=ROTATIONS)
     if stem == "cifar":
         usual.conv1, usual.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    ours = network(on, stem).state_dict()
-    usual.load_state_dict({name.replace("backbone.", "").replace("head.", "fc."): ours[name] for name in ours})
+    ours = network(on, stem).state_dict().items()
+    usual.load_state_dict({name.replace("backbone.", "").replace("head.", "fc."): value for name, value in ours})
     return usual.to(on)
 
 

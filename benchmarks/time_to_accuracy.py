@@ -146,9 +146,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="train the naive network until it passes, too")
     arguments = parser.parse_args()
     device = common.start(arguments.device)
-    if not (RAW / "images_background.zip").is_file():
-        sys.exit(f"error: {RAW} holds no archives: run `dvc repro prepare@omniglot`")
     try:
+        if not (RAW / "images_background.zip").is_file():
+            raise UserError(f"{RAW} holds no archives: run `dvc repro prepare@omniglot`")
         data = omniglot.load("data/prepared/omniglot.npz")
         if data.origin != "archive":
             raise UserError("data/prepared/omniglot.npz holds stand-ins, on which seconds to an accuracy mean nothing")
