@@ -22,6 +22,7 @@ PLUMBING = {
     "fewlabel.checkpoint",
     "fewlabel.device",
     "fewlabel.errors",
+    "fewlabel.mlflow_process",
     "fewlabel.mlflow_store",
     "fewlabel.params",
     "fewlabel.progress",

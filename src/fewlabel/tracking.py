@@ -30,7 +30,8 @@ import psutil
 import yaml
 
 from fewlabel import mlflow_store
-from fewlabel.mlflow_store import EXPERIMENT, KEY
+from fewlabel.mlflow_process import RemoteStore
+from fewlabel.mlflow_store import EXPERIMENT, KEY, Store
 
 __all__ = ["EXPERIMENT", "Run", "outputs", "send", "start"]
 _FLUSH_POINTS, _FLUSH_S = 500, 10.0  # one log_batch of many points costs about what one log_metric does
@@ -42,15 +43,22 @@ _TRAINING = {"meta_train": "few-shot", "metric_train": "few-shot", "finetune": "
 class Run:
     """One stage run. Every method is safe to call whether or not tracking works."""
 
-    def __init__(self, record: dict[str, Any] | None = None, root: Path = Path(), uri: str = "") -> None:
+    def __init__(
+        self,
+        record: dict[str, Any] | None = None,
+        root: Path = Path(),
+        uri: str = "",
+        dvc: psutil.Process | None = None,
+    ) -> None:
         """
         Args:
-            record: what the run is, as `mlflow_store.Store.open` takes it; None: tracking is off.
+            record: what the run is, as `Store.open` takes it; None: tracking is off.
             root: the repository, which holds the spool.
             uri: of the store.
+            dvc: the process whose stages share one that holds MLflow; None: this one does.
         """
         self._record, self._root, self._uri = record, root, uri
-        self._store: mlflow_store.Store | None = None
+        self._store: Store | RemoteStore | None = None
         self._ids: tuple[str, str | None] | None = None
         self._spool: Path | None = None  # the file that takes the operations once the store has failed
         self._done: list[dict[str, Any]] = []
@@ -59,7 +67,7 @@ class Run:
         self._settings: dict[str, Any] = {}
         if record is not None:
             try:
-                self._store = mlflow_store.Store(uri, root)
+                self._store = RemoteStore(uri, root, dvc) if dvc else Store(uri, root)
                 self._ids = self._store.open(record)
             except Exception as error:  # the store may be down, full or locked: never a reason to lose a training
                 self._fail(error)
@@ -206,10 +214,12 @@ class Run:
 
         def sample() -> None:
             began = time.monotonic()
-            while not ended.wait(_SAMPLE_S):
-                numbers = mlflow_store.load_of_machine()
-                now, step = _now(), round(time.monotonic() - began)
-                self._points += [(key, _short(value), now, step) for key, value in numbers.items()]
+            while not ended.wait(_SAMPLE_S) and self._spool is None:
+                assert self._store is not None
+                with contextlib.suppress(Exception):  # a store that broke says so where it is written to
+                    numbers = self._store.load_of_machine()
+                    now, step = _now(), round(time.monotonic() - began)
+                    self._points += [(key, _short(value), now, step) for key, value in numbers.items()]
 
         thread = threading.Thread(target=sample, daemon=True)
         if self._record is not None:
@@ -274,7 +284,7 @@ def send(root: Path) -> int:
                 continue  # still running
             operations.append({"do": "end", "status": "KILLED", "time": _now(), "stage": record["name"]})
         try:
-            store = mlflow_store.Store(uri, root)
+            store = Store(uri, root)
             ids = store.open(record)
             for operation in operations:
                 if Path(operation.get("path", path)).exists() or operation["do"] == "input":
@@ -303,7 +313,7 @@ def _open(name: str) -> Run:
     off = os.environ.get("FEWLABEL_TRACKING", "").lower() in ("off", "0", "false")
     if off or os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one tells of all
         return Run()
-    root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    root, dvc = Path(os.environ.get("DVC_ROOT", ".")).resolve(), _dvc()
     tags = _tags(root)
     record = {
         "name": name,
@@ -311,7 +321,7 @@ def _open(name: str) -> Run:
         "tags": {"fewlabel.stage": name.split("@")[0], "mlflow.source.name": name, KEY: uuid.uuid4().hex, **tags},
         "execution": _execution(tags),
     }
-    return Run(record, root, _uri(root))
+    return Run(record, root, _uri(root), dvc)
 
 
 def _uri(root: Path) -> str:
@@ -336,13 +346,19 @@ def _dvc_process() -> str | None:
 
     ``dvc repro`` hands its stages nothing that tells one execution from the next, so the process itself has to.
     """
+    process = _dvc()
+    return f"{mlflow_store.node()}-{process.pid}-{process.create_time():.2f}" if process else None
+
+
+def _dvc() -> psutil.Process | None:
+    """The ``dvc`` process above this one, if there is one."""
     for process in psutil.Process().parents():
         try:
             command = process.cmdline()
         except psutil.Error:
             continue
         if any(Path(word).name == "dvc" for word in command[:3]):
-            return f"{mlflow_store.node()}-{process.pid}-{process.create_time():.2f}"
+            return process
     return None
 
 
