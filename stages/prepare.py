@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fewlabel import params as parameters
 from fewlabel import tracking
-from fewlabel.data import prepared
+from fewlabel.data import archives, prepared
 from fewlabel.errors import UserError
 from stages.common import launch
 
@@ -24,17 +24,23 @@ def main() -> None:
     raw = Path("data/raw") / dataset
     with tracking.start("prepare", {"dataset": dataset}):
         pack = importlib.import_module(f"fewlabel.data.{dataset}").pack
-        arrays = pack(raw, _origin(raw / "source.json"))
+        arrays = pack(raw, _verified(raw / "source.json"))
         prepared.write(Path("data/prepared") / f"{dataset}.npz", arrays)
     print("  ".join(f"{name} {array.dtype}{array.shape}" for name, array in arrays.items()))
 
 
-def _origin(path: Path) -> str:
-    """``embedded`` for the stand-ins, ``archive`` for the real data, wherever it came from."""
+def _verified(path: Path) -> str:
+    """The origin of the files beside ``path``, which must be as they were downloaded: ``embedded`` for the stand-ins,
+    ``archive`` for the real data, wherever it came from."""
+    again = f"run `dvc repro download@{path.parent.name}`"
     try:
-        source = json.loads(path.read_text(encoding="utf-8"))["source"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: missing or damaged; run `dvc repro download@{path.parent.name}`") from None
+        told = json.loads(path.read_text(encoding="utf-8"))
+        source, digests = told["source"], {path.with_name(name): each["sha256"] for name, each in told["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: missing or damaged; {again}") from None
+    for file, digest in digests.items():
+        if archives.file_digest(file) != digest:
+            raise UserError(f"{file}: not as it was downloaded; {again}")
     return "embedded" if source == "embedded" else "archive"
 
 

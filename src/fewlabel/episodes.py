@@ -88,9 +88,12 @@ def load(path: Path, classes: int, drawings: int) -> Indices:
     try:
         with np.load(path, allow_pickle=False) as file:
             indices = Indices(*(torch.from_numpy(file[name]) for name in ("classes", "support", "query")))
+        shape = indices.classes.shape
+        if len(shape) != 2 or any(t.dim() != 3 or t.shape[:2] != shape for t in (indices.support, indices.query)):
+            raise ValueError("its arrays are not of one count of episodes and one way")
         for tensor, limit in ((indices.classes, classes), (indices.support, drawings), (indices.query, drawings)):
             if tensor.dtype.is_floating_point or not 0 <= tensor.min() <= tensor.max() < limit:
-                raise ValueError("its indices are not of these classes and drawings")
+                raise ValueError("its indices are not of the classes and drawings in data.npz beside it")
     except (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         text = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: missing or damaged ({text}); run `dvc repro` to make it again") from None
