@@ -1,5 +1,7 @@
 """A person's mistake gets one clear line and a non-zero exit, and leaves nothing half-written."""
 
+import hashlib
+import json
 import zipfile
 from pathlib import Path
 
@@ -89,5 +91,10 @@ def test_a_corrupt_image(clone) -> None:
     with zipfile.ZipFile(archive, "w") as new:
         for name, content in members.items():
             new.writestr(name, content)
+    refused(clone.stage("stages.prepare", "hymenoptera", ok=False), archive.name, "not as it was downloaded")
+    source = archive.with_name("source.json")  # an archive that was so when it came
+    told = json.loads(source.read_text())
+    told["files"][archive.name]["sha256"] = hashlib.sha256(archive.read_bytes()).hexdigest()
+    source.write_text(json.dumps(told))
     refused(clone.stage("stages.prepare", "hymenoptera", ok=False), Path(victim).name)
     nothing_in(clone.folder / "data" / "prepared")
