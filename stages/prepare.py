@@ -40,7 +40,7 @@ def _verified(path: Path) -> str:
         raise UserError(f"{path}: missing or damaged; {again}") from None
     for file, digest in digests.items():
         if archives.file_digest(file) != digest:
-            raise UserError(f"{file}: not as it was downloaded; {again}")
+            raise UserError(f"{file}: not what source.json says was downloaded; {again}")
     return "embedded" if source == "embedded" else "archive"
 
 

@@ -91,7 +91,7 @@ def test_a_corrupt_image(clone) -> None:
     with zipfile.ZipFile(archive, "w") as new:
         for name, content in members.items():
             new.writestr(name, content)
-    refused(clone.stage("stages.prepare", "hymenoptera", ok=False), archive.name, "not as it was downloaded")
+    refused(clone.stage("stages.prepare", "hymenoptera", ok=False), archive.name, "not what source.json says")
     source = archive.with_name("source.json")  # an archive that was so when it came
     told = json.loads(source.read_text())
     told["files"][archive.name]["sha256"] = hashlib.sha256(archive.read_bytes()).hexdigest()
