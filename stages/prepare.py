@@ -39,7 +39,7 @@ def _verified(path: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: missing or damaged; {again}") from None
     for file, digest in digests.items():
-        if archives.file_digest(file) != digest:
+        if not file.is_file() or archives.file_digest(file) != digest:
             raise UserError(f"{file}: not what source.json says was downloaded; {again}")
     return "embedded" if source == "embedded" else "archive"
 
