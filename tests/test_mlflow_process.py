@@ -88,15 +88,14 @@ def test_nobody_without_the_key_is_served(store, tmp_path, dvc) -> None:  # noqa
 
 def test_the_run_of_a_stage_that_is_killed_ends_as_killed(store, tmp_path, dvc) -> None:  # noqa: F811
     code = (
-        "import os, psutil, sys; sys.path.insert(0, sys.argv[1])\n"
+        "import os, psutil, sys\n"
         "from fewlabel import tracking\n"
-        "tracking._dvc = lambda: psutil.Process(int(sys.argv[2]))\n"
+        "tracking._dvc = lambda: psutil.Process(int(sys.argv[1]))\n"
         "tracking._dvc_process = lambda: 'here'\n"
         "with tracking.start('episodes', {}): os.kill(os.getpid(), 9)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parents[1])}
-    source = str(Path(tracking.__file__).parents[1])
-    subprocess.run([sys.executable, "-c", code, source, str(dvc.pid)], env=environment, check=False)
+    subprocess.run([sys.executable, "-c", code, str(dvc.pid)], env=environment, check=False)
     with tracking.start("compare", {}):  # served after that
         pass
     found, _ = runs(store)
