@@ -213,11 +213,10 @@ class Run:
         ended = threading.Event()
 
         def sample() -> None:
-            began = time.monotonic()
-            while not ended.wait(_SAMPLE_S) and self._spool is None:
-                assert self._store is not None
+            began, store = time.monotonic(), self._store
+            while store is not None and not ended.wait(_SAMPLE_S):
                 with contextlib.suppress(Exception):  # a store that broke says so where it is written to
-                    numbers = self._store.load_of_machine()
+                    numbers = store.load_of_machine()
                     now, step = _now(), round(time.monotonic() - began)
                     self._points += [(key, _short(value), now, step) for key, value in numbers.items()]
 
