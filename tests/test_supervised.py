@@ -156,9 +156,9 @@ def test_half_precision_only_rounds(monkeypatch: pytest.MonkeyPatch, precision: 
     network, (inputs, _) = small_network().eval(), batch(0)
     logits = supervised.forward(network, inputs)
     assert logits.dtype == torch.float32
-    exact = network(inputs)
-    assert torch.equal(logits, exact) or precision == "bf16"
-    torch.testing.assert_close(logits, exact, atol=0.02, rtol=0.02)
+    exact = network(inputs)  # not channels last: the sums may run in another order
+    rounding = (logits - exact).abs().max().item()
+    assert 1e-5 < rounding < 0.02 if precision == "bf16" else rounding < 1e-6
 
 
 def test_the_curve_file(tmp_path: Path) -> None:
