@@ -1,8 +1,31 @@
+import subprocess
+import sys
+
 import torch
 
 from fewlabel import device
 
 CPU = torch.device("cpu")
+
+OPTIMISERS = """
+import sys
+import torch
+from torch.optim import SGD, Adam
+from fewlabel import device
+
+if "pick" in sys.argv:
+    device.pick("cpu")
+for make in (lambda weights: Adam(weights, lr=0.1), lambda weights: SGD(weights, lr=0.1, momentum=0.9, nesterov=True)):
+    weights = torch.linspace(-1, 1, 5, requires_grad=True)
+    optimiser = make([weights])
+    for _ in range(3):
+        optimiser.zero_grad()
+        (weights**4).sum().backward()
+        optimiser.step()
+        optimiser.load_state_dict(optimiser.state_dict())
+    print(weights.tolist())
+print("torch._dynamo" in sys.modules)
+"""
 
 
 def test_a_cpu_computes_in_full() -> None:
@@ -14,3 +37,15 @@ def test_the_block_says_the_type_of_products(monkeypatch) -> None:
         monkeypatch.setattr(device, "precision", lambda _, name=name: name)
         with device.autocast(CPU):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_optimisers_do_without_the_compiler_and_step_the_same() -> None:
+    """A new process each: what is imported stays so."""
+    plain, picked = (
+        subprocess.run([sys.executable, "-c", OPTIMISERS, word], check=True, capture_output=True, text=True).stdout
+        for word in ("", "pick")
+    )
+    *plain_weights, plain_imports = plain.splitlines()
+    *weights, imports = picked.splitlines()
+    assert weights == plain_weights
+    assert (plain_imports, imports) == ("True", "False")

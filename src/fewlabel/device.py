@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from filelock import FileLock, Timeout
+from torch.optim import SGD, Adam, Optimizer
 
 from fewlabel.errors import UserError
 
@@ -32,6 +33,7 @@ def pick(name: str, deterministic: bool = False) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device = 'cuda': this machine has no usable CUDA GPU; set device: auto or device: cpu")
+    _leave_out_the_compiler()
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     if use_cuda:
         torch.set_float32_matmul_precision("high")  # TF32 matrix products: no loss seen in accuracy, far faster
@@ -42,6 +44,20 @@ def pick(name: str, deterministic: bool = False) -> torch.device:
     else:
         _keep_freed_memory()
     return torch.device("cuda" if use_cuda else "cpu")
+
+
+@functools.cache
+def _leave_out_the_compiler() -> None:
+    """torch imports its compiler with the first optimiser, 2 to 3 s, only to leave optimisers out of what is compiled
+    (torch/_compile.py, torch/optim/optimizer.py). Nothing is compiled here: take those wrappers off."""
+    if "torch._dynamo" in sys.modules:
+        return
+    for method in (Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict):
+        if plain := getattr(method, "__wrapped__", None):
+            setattr(plain, "__dynamo_disable", plain)  # torch's name
+    for kind in (Adam, SGD):
+        if plain := getattr(kind.step, "__wrapped__", None):
+            kind.step = torch.no_grad()(plain)  # type: ignore[method-assign]
 
 
 def _keep_freed_memory() -> None:
