@@ -23,7 +23,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 demo: $(VENV)/.installed
 	@rm -rf $(DEMO) && mkdir $(DEMO)
-	@git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --create | tar --extract -C $(DEMO)
+	@git ls-files -z --cached --others --exclude-standard -- . ':!dvc.lock' | tar --null --files-from=- --create | tar --extract -C $(DEMO)
 	@cd $(DEMO) && git init --quiet && git config user.name demo && git config user.email demo@localhost \
 		&& git config commit.gpgsign false && git config core.hooksPath /dev/null \
 		&& git add --all && git commit --quiet --message "Demo"

@@ -18,13 +18,14 @@ LIMIT_S = 600  # of one command; the longest, the whole DAG, takes a quarter of 
 
 
 class Clone:
-    """A git and DVC repository of its own, with the working tree's files."""
+    """A git and DVC repository of its own, with the working tree's files, all but ``dvc.lock``: DVC reads and writes
+    the whole of it for every stage, and these clones run few."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         listed = self._in(ROOT, ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]).stdout
         for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file():
+            if (ROOT / name).is_file() and name != "dvc.lock":
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
         for command in (
