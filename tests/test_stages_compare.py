@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import yaml
@@ -151,8 +152,11 @@ def damaged(path: Path, content: bytes, draw: random.Random) -> bytes:
     ],
 )
 def test_a_damaged_result_is_refused_by_name_or_does_no_harm(results, file, monkeypatch) -> None:
-    # the slow part left away
-    monkeypatch.setattr(compare.figures, "save", lambda figure, path: Image.new("L", (9, 9)).save(path))
+    def save(figure, path: Path) -> None:  # the slow part left away
+        plt.close(figure)
+        Image.new("L", (9, 9)).save(path)
+
+    monkeypatch.setattr(compare.figures, "save", save)
     path = Path(file)
     content = path.read_bytes()
     refused = []
