@@ -4,6 +4,7 @@ import sys
 import torch
 
 from fewlabel import device
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -12,6 +13,7 @@ import sys
 import torch
 from torch.optim import SGD, Adam
 from fewlabel import device
+from tests.conftest import ROOT
 
 if "pick" in sys.argv:
     device.pick("cpu")
@@ -49,3 +51,12 @@ def test_optimisers_do_without_the_compiler_and_step_the_same() -> None:
     *weights, imports = picked.splitlines()
     assert weights == plain_weights
     assert (plain_imports, imports) == ("True", "False")
+
+
+def test_no_stage_starts_with_torchvision_or_the_compiler() -> None:
+    """Each takes longer than all else a stage starts with."""
+    names = [path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__"]
+    script = f"import sys, {', '.join(f'stages.{name}' for name in names)}; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    assert "stages.finetune" in said.split()
+    assert not {"torchvision", "torch._dynamo"} & set(said.split())

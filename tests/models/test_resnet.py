@@ -18,12 +18,24 @@ def test_stems(stem: resnet.Stem, side: int) -> None:
 
 
 def test_the_imagenet_stem_is_torchvisions_network() -> None:
-    theirs = torchvision.models.resnet18(weights=None).eval()
-    ours = resnet.resnet18("imagenet", seed=0).eval()
-    ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")})
+    """Also in what a seed draws and in the order of the parameters."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        theirs = torchvision.models.resnet18(weights=None)
     theirs.fc = torch.nn.Identity()
-    images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(ours(images), theirs(images))
+    ours = resnet.resnet18("imagenet", seed=5)
+    state = theirs.state_dict()
+    assert list(ours.state_dict()) == list(state)
+    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
+    assert all(torch.equal(value, state[name]) for name, value in ours.state_dict().items())
+    images = torch.randn(4, 3, 64, 64)
+    for network in (ours.train(), theirs.train()):
+        network(images).square().sum().backward()
+    for (name, value), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(
+            value.grad, other.grad, rtol=1e-3, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

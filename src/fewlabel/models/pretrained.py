@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from fewlabel import augment
@@ -82,6 +81,8 @@ def _lite0(pretrained: bool) -> Backbone:
 
 
 def _torchvision(name: str, pretrained: bool, mirror: str | None) -> Backbone:
+    import torchvision  # takes 3 s
+
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         close = ", ".join(difflib.get_close_matches(name, [LITE0, *known], n=3, cutoff=0.0))

@@ -1,6 +1,7 @@
-"""ResNet-18 as a backbone: torchvision's layers and parameter names, two stems, any number of its four blocks.
+"""ResNet-18 as a backbone: two stems, any number of its four stages of blocks.
 
-He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016.
+He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, figure 5 (left) and table 1. Parameter
+names, and with the ImageNet stem the weights of a seed, are torchvision's. Importing that would take 3 s of each stage.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import resnet18 as torchvision_resnet18
 
 from fewlabel.errors import UserError
 
@@ -41,6 +41,26 @@ class Conv3x3(nn.Conv2d):
         return made.view(len(maps), len(outputs), len(outputs), -1).permute(0, 3, 1, 2)
 
 
+class Block(nn.Module):
+    """Two 3×3 convolutions, and their input added to what they make of it; where that has another shape, a 1×1
+    convolution of the input. (B, inputs, H, W) → (B, outputs, H / stride, W / stride)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        downsample = None
+        if stride != 1:  # drawn first, as torchvision does
+            downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.conv1 = Conv3x3(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = Conv3x3(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = downsample
+
+    def forward(self, maps: Tensor) -> Tensor:
+        around = maps if self.downsample is None else self.downsample(maps)
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(maps))))) + around)
+
+
 def resnet18(stem: Stem, seed: int, blocks: int = 4, grid: int = 1) -> nn.Sequential:
     """Images (B, 3, H, W), float → pooled features (B, WIDTHS[blocks − 1] × grid²), random from the seed.
 
@@ -52,18 +72,26 @@ def resnet18(stem: Stem, seed: int, blocks: int = 4, grid: int = 1) -> nn.Sequen
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        whole = torchvision_resnet18()
-        if stem == "cifar":
-            whole.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-            nn.init.kaiming_normal_(whole.conv1.weight, mode="fan_out", nonlinearity="relu")
-            whole.maxpool = nn.Identity()
-    for module in whole.modules():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            module.__class__ = Conv3x3  # the same weights, another way to the same result
-    # max(relu(x)) is relu(max(x)), and the ReLU has a quarter of the pixels then.
-    names = ["conv1", "bn1", "maxpool", "relu", *(f"layer{block + 1}" for block in range(blocks))]
-    layers = OrderedDict((name, getattr(whole, name)) for name in names)
-    return nn.Sequential(layers | {"pool": nn.AdaptiveAvgPool2d(grid), "flatten": nn.Flatten()})
+        # Max pooling before the ReLU: max(relu(x)) is relu(max(x)), and the ReLU has a quarter of the pixels then.
+        layers = {
+            "conv1": nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+            if stem == "imagenet"
+            else Conv3x3(3, 64, 3, padding=1, bias=False),
+            "bn1": nn.BatchNorm2d(64),
+            "maxpool": nn.MaxPool2d(3, stride=2, padding=1) if stem == "imagenet" else nn.Identity(),
+            "relu": nn.ReLU(inplace=True),
+        }
+        inputs = 64
+        for number, width in enumerate(WIDTHS, start=1):
+            first = Block(inputs, width, stride=1 if number == 1 else 2)
+            layers[f"layer{number}"] = nn.Sequential(first, Block(width, width, stride=1))
+            inputs = width
+        nn.Linear(WIDTHS[-1], 1000)  # ImageNet's head, which is left away: drawn for the same weights from the seed
+        for module in nn.Sequential(*layers.values()).modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    kept = OrderedDict((name, layers[name]) for name in list(layers)[: 4 + blocks])
+    return nn.Sequential(kept | {"pool": nn.AdaptiveAvgPool2d(grid), "flatten": nn.Flatten()})
 
 
 def save(backbone: nn.Sequential, stem: Stem, path: Path) -> None:
