@@ -62,9 +62,10 @@ class Store:
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # its retries
         from mlflow import MlflowClient
 
-        lock_folder = root / ".dvc" / "tmp"
-        lock_folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(lock_folder / "mlflow.lock", timeout=120)
+        kind, _, database = uri.partition("?")[0].partition(":///")  # an SQLite file may be other checkouts' store too
+        lock = Path(f"{database}.lock") if kind == "sqlite" else root / ".dvc" / "tmp" / "mlflow.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(lock, timeout=120)
         with self._lock:  # a fresh SQLite store migrates itself on first use; two processes doing that at once crash
             self.client = MlflowClient(tracking_uri=uri)
             self.experiment = self._experiment(None if uri.startswith("http") else (root / "mlartifacts").as_uri())
