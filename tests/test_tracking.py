@@ -368,14 +368,23 @@ def test_a_server_that_dies_half_way_gets_the_rest_later(fresh, migrated, tmp_pa
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_four_first_users_of_a_store_do_not_crash(fresh, root) -> None:
+def test_four_first_users_of_a_store_do_not_crash(fresh, root, tmp_path) -> None:
+    """Two checkouts, two at once in each."""
+    checkouts = [tmp_path / "one", tmp_path / "other"] * 2
     code = (
         "import sys; sys.path.insert(0, 'src')\n"
         "from fewlabel import tracking\n"
         "with tracking.start('episodes', {}) as run: run.log(0, loss=1.0)\n"
     )
     started = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(4)
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=root,
+            env=os.environ | {"MLFLOW_TRACKING_URI": fresh, "DVC_ROOT": str(checkout)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for checkout in checkouts
     ]
     assert ["" for _ in started] == [process.communicate()[0] for process in started]
     found, _ = runs(fresh)
