@@ -13,7 +13,6 @@ import sys
 import torch
 from torch.optim import SGD, Adam
 from fewlabel import device
-from tests.conftest import ROOT
 
 if "pick" in sys.argv:
     device.pick("cpu")

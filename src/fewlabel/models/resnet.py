@@ -1,4 +1,4 @@
-"""ResNet-18 as a backbone: two stems, any number of its four stages of blocks.
+"""ResNet-18 as a backbone: two stems, any number of its four groups of blocks.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, figure 5 (left) and table 1. Parameter
 names, and with the ImageNet stem the weights of a seed, are torchvision's. Importing that would take 3 s of each stage.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fewlabel.errors import UserError
 
 Stem = Literal["imagenet", "cifar"]
-WIDTHS = (64, 128, 256, 512)  # channels after each block
+WIDTHS = (64, 128, 256, 512)  # channels after each group of blocks
 
 
 class Conv3x3(nn.Conv2d):
@@ -67,7 +67,7 @@ def resnet18(stem: Stem, seed: int, blocks: int = 4, grid: int = 1) -> nn.Sequen
     Args:
         stem: ``imagenet`` is 7×7 with stride 2 and max pooling; ``cifar`` is 3×3 with stride 1 and none: about
             16 times the work on images of 32×32, and what published CIFAR results use.
-        blocks: how many of the four blocks to keep.
+        blocks: how many of the four groups of two blocks to keep.
         grid: cells a side that the last feature map is averaged to.
     """
     with torch.random.fork_rng(devices=[]):
