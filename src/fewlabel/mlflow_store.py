@@ -63,7 +63,7 @@ class Store:
         from mlflow import MlflowClient
 
         kind, _, database = uri.partition("?")[0].partition(":///")  # an SQLite file may be other checkouts' store too
-        lock = Path(f"{database}.lock") if kind == "sqlite" else root / ".dvc" / "tmp" / "mlflow.lock"
+        lock = Path(f"{database}.lock") if kind == "sqlite" and database else root / ".dvc" / "tmp" / "mlflow.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(lock, timeout=120)
         with self._lock:  # a fresh SQLite store migrates itself on first use; two processes doing that at once crash
