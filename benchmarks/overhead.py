@@ -105,7 +105,7 @@ def runs(store: Path, count: int) -> None:
 
 def dag(folder: Path, copy: Path) -> None:
     subprocess.run(["git", "clone", "--quiet", folder.resolve(), copy], check=True)
-    (copy / "dvc.lock").unlink()  # from nothing, as `make demo`
+    (copy / "dvc.lock").unlink(missing_ok=True)  # from nothing, as `make demo`
     wall = seconds(copy, "dvc", "exp", "run", *(word for setting in SMOKE for word in ("-S", setting)))
     print(f"the whole pipeline at the smoke budget: {wall:.0f}")
 
