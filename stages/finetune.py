@@ -57,7 +57,8 @@ def main() -> None:
             curve_images = test[: settings.curve_images]
             return supervised.loss_and_accuracy(predict(network, curve_images), test_labels[: len(curve_images)])
 
-        network = build(start, settings, everything.pretrain_rotation.stem, seed).to(on)
+        stem = everything.pretrain_rotation.stem if start == "scratch" else None  # else the backbone's own
+        network = build(start, settings, stem, seed).to(on)
         per_epoch = len(images) / settings.batch_size
         recipe = supervised.Recipe(
             steps=max(settings.steps, round(settings.epochs * per_epoch)),
@@ -69,7 +70,6 @@ def main() -> None:
             target_accuracy=settings.target_accuracy,
             steps_per_epoch=per_epoch,
         )
-        stem = everything.pretrain_rotation.stem if start == "scratch" else None
         inputs = [DATA] if start == "scratch" else [DATA, BACKBONE]
         depends |= {"validate": arguments.validate, "stem": stem} | device.mode(on)
         checkpoint = Checkpoint(f"finetune/{cell}", depends, inputs)
@@ -120,9 +120,10 @@ def split(data: cifar10.Cifar10, validate: bool) -> tuple[Tensor, Tensor, Tensor
     return images, labels, torch.from_numpy(data.test_images), torch.from_numpy(data.test_labels).long()
 
 
-def build(start: str, settings: params.Finetune, stem: resnet.Stem, seed: int) -> Classifier:
-    """The network before training: random, or with the pretrained backbone, or with its first blocks frozen."""
-    if start == "scratch":
+def build(start: str, settings: params.Finetune, stem: resnet.Stem | None, seed: int) -> Classifier:
+    """The network before training: random where a stem is given, or with the pretrained backbone, or with its first
+    blocks frozen."""
+    if stem is not None:
         return Classifier(resnet.resnet18(stem, seed), linear_head(resnet.WIDTHS[-1], len(cifar10.CLASSES), seed))
     if start == "rotation":
         return Classifier(resnet.load(BACKBONE), linear_head(resnet.WIDTHS[-1], len(cifar10.CLASSES), seed))

@@ -81,7 +81,8 @@ def main() -> None:
 
         recipe = recipe_of(start, settings, len(train))
         inputs = {"frozen": [DATA, FEATURES], "small-rotation": [DATA, ROTATION]}.get(start, [DATA])
-        depends |= {"stem": everything.pretrain_rotation.stem} | device.mode(on)
+        stem = everything.pretrain_rotation.stem if start == "small-scratch" else None  # else the backbone's own
+        depends |= {"stem": stem} | device.mode(on)
         checkpoint = Checkpoint(f"transfer/{cell}", depends, inputs)
         training = supervised.train(
             arm.network,
@@ -140,13 +141,12 @@ def split(is_train: NDArray[np.bool_], fold: int | None) -> tuple[Tensor, Tensor
 
 def recipe_of(start: str, settings: params.Transfer, images: int) -> supervised.Recipe:
     per_epoch = images / settings.batch_size
-    epochs, lr = {
-        "scratch": (settings.epochs, settings.scratch_lr),
-        "finetune": (settings.epochs, settings.finetune_lr),
-        "frozen": (settings.frozen_epochs, settings.frozen_lr),
-        "small-scratch": (settings.small_epochs, settings.small_lr),
-        "small-rotation": (settings.small_epochs, settings.small_lr),
-    }[start]
+    if start.startswith("small"):
+        epochs, lr = settings.small_epochs, settings.small_lr
+    elif start == "frozen":
+        epochs, lr = settings.frozen_epochs, settings.frozen_lr
+    else:
+        epochs, lr = settings.epochs, settings.scratch_lr if start == "scratch" else settings.finetune_lr
     return supervised.Recipe(
         steps=max(1, round(epochs * per_epoch)),
         lr=lr,
@@ -162,8 +162,8 @@ def whole_arm(start: str, everything: params.Params, seed: int, images: Tensor) 
     """All layers train, on random crops and mirror images."""
     settings = everything.transfer
     if start.startswith("small"):
-        stem = everything.pretrain_rotation.stem
-        module = resnet.load(ROTATION) if start == "small-rotation" else resnet.resnet18(stem, seed)
+        trained = start == "small-rotation"
+        module = resnet.load(ROTATION) if trained else resnet.resnet18(everything.pretrain_rotation.stem, seed)
         name, backbone = "resnet18", pretrained.Backbone(module, resnet.WIDTHS[-1])
         size = crop_size = settings.small_size
     else:

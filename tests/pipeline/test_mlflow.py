@@ -27,6 +27,15 @@ def test_the_execution_has_the_numbers_that_dvc_shows(finished, client) -> None:
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"params.yaml", "dvc.yaml"}
 
 
+def test_every_model_answers(client) -> None:
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    for logged in client.search_logged_models([experiment.experiment_id], max_results=100):
+        model = mlflow.pyfunc.load_model(logged.artifact_location)
+        probabilities = model.predict(model.input_example)
+        assert len(probabilities) == 1, logged.name
+        np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5, err_msg=logged.name)
+
+
 @pytest.mark.parametrize(
     ("family", "image", "params", "classes"),
     [
@@ -35,10 +44,11 @@ def test_the_execution_has_the_numbers_that_dvc_shows(finished, client) -> None:
         ("transfer", (3, 256, 256), None, 2),
     ],
 )
-def test_the_best_model_of_each_family_answers(finished, client, family, image, params, classes) -> None:
+def test_the_best_model_of_each_family_answers(finished, client, family, image, params, classes, monkeypatch) -> None:
     version = client.get_model_version_by_alias(f"fewlabel-{family}", "best")
     assert version.description.startswith("the highest test accuracy: ")
-    model = mlflow.pyfunc.load_model(version.source)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished.folder / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model(f"models:/fewlabel-{family}@best")
     assert model.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, *image)}
     assert model.predict(model.input_example).shape[1] == classes
     images = np.random.default_rng(1).integers(0, 256, (8, *image), dtype=np.uint8)
@@ -52,8 +62,8 @@ def test_every_training_left_its_model_and_every_stage_its_data_and_params(clien
     runs = client.search_runs([experiment.experiment_id], "tags.`fewlabel.stage` != 'pipeline'", max_results=1000)
     for run in runs:
         kind, name = run.data.tags["fewlabel.stage"], run.info.run_name
-        trains = kind in ("metric_train", "meta_train", "finetune", "from_scratch") or (
-            kind.startswith("transfer") and kind != "transfer_features"
+        trains = kind in ("metric_train", "meta_train", "from_scratch") or (
+            kind.startswith(("finetune", "transfer")) and kind != "transfer_features"
         )
         assert bool(run.outputs and run.outputs.model_outputs) == trains, name
         assert {"train_seconds", "peak_memory_mib"} <= set(run.data.metrics) or not trains, name

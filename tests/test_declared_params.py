@@ -1,0 +1,87 @@
+"""A stage reads the settings that dvc.yaml declares for it and no others: changing another one must not re-run it, and
+changing one that it reads must."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fewlabel import params
+from fewlabel.data import cifar10, hymenoptera
+from fewlabel.models import resnet
+from stages import finetune, pretrain_rotation, transfer, transfer_features
+from tests.conftest import ROOT
+from tests.test_dag import DAG, cells, interpolate
+
+SCRIPTS = {each.__name__: each for each in (finetune, pretrain_rotation, transfer, transfer_features)}
+WHERE = {"data.mirror"}  # where weights come from, not what they are
+
+
+def declared(entries: list[str | dict[str, list[str]]], item: dict[str, str]) -> set[str]:
+    """The settings that a stage's ``params`` name, a whole section as each of its keys."""
+    names = [name for entry in entries for name in ([entry] if isinstance(entry, str) else entry["params.yaml"])]
+    keys = set()
+    for name in (interpolate(name, item) for name in names):
+        kind = params.Params.model_fields[name.partition(".")[0]].annotation
+        whole = isinstance(kind, type) and issubclass(kind, params.Section) and "." not in name
+        keys |= {f"{name}.{key}" for key in kind.model_fields} if whole else {name}
+    return keys
+
+
+def commands() -> Iterator[Any]:
+    """Of each stage on CIFAR-10 and the photographs one cell of each start: script, arguments and declared settings."""
+    seen = set()
+    for stage in DAG["stages"].values():
+        script = re.search(r"-m (stages\.\w+)(.*)", stage.get("cmd", ""))
+        for item in cells(stage) if script and script[1] in SCRIPTS else []:
+            arguments = interpolate(script[2], item).split()
+            if (name := " ".join([script[1], *arguments[:1]])) not in seen:
+                seen.add(name)
+                yield pytest.param(script[1], arguments, declared(stage["params"], item), id=name)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+    """A folder with what comes before these stages, very small; → the settings of the smoke budget."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    small, labels = rng.integers(256, size=(500, 3, 32, 32), dtype=np.uint8), (np.arange(500) % 10).astype(np.uint8)
+    data = cifar10.Cifar10(small, labels, small[:20], labels[:20], "embedded")
+    monkeypatch.setattr(cifar10, "load", lambda path: data)
+    large = rng.integers(256, size=(12, 3, 64, 64), dtype=np.uint8)
+    classes, names = (np.arange(12) % 2).astype(np.uint8), np.array([f"{number}.jpg" for number in range(12)])
+    photographs = hymenoptera.Hymenoptera(large, classes, np.arange(12) < 8, names, "embedded")
+    monkeypatch.setattr(hymenoptera, "load", lambda path: photographs)
+    for path in (finetune.DATA, transfer.DATA, finetune.BACKBONE, transfer.FEATURES):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    resnet.save(resnet.resnet18("imagenet", 0), "imagenet", finetune.BACKBONE)
+    save_file({name: torch.ones(12, 1280) for name in ("upright", "mirrored")}, transfer.FEATURES)
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("budget: cpu ", "budget: smoke "))
+    return params.load()
+
+
+@pytest.mark.parametrize(("script", "arguments", "keys"), commands())
+def test_a_stage_reads_what_it_declares(script, arguments, keys, inputs, monkeypatch) -> None:
+    read: set[str] = set()
+    get = params.Section.__getattribute__
+    sections = {type(value): name for name, value in inputs if isinstance(value, params.Section)}
+
+    def noting(self: params.Section, name: str) -> object:
+        value = get(self, name)
+        if name in type(self).model_fields and not isinstance(value, params.Section):
+            read.add(f"{sections[type(self)]}.{name}" if type(self) in sections else name)
+        return value
+
+    monkeypatch.setattr(params, "load", lambda: inputs)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.setattr(params.Section, "__getattribute__", noting)
+    SCRIPTS[script].main()
+    assert read - WHERE | {"budget"} == keys  # the budget picks the values of the others
