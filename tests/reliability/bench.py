@@ -48,12 +48,16 @@ class Kind:
         after: the kinds whose outputs it reads.
         out: what it writes, a file or a folder.
         every: steps between its checkpoints; 0: it has none.
+        beside: what it writes elsewhere too.
+        persists: whether DVC leaves its outputs in place before it runs it.
     """
 
     command: str
     after: tuple[str, ...]
     out: str
     every: int = 0
+    beside: tuple[str, ...] = ()
+    persists: bool = False
 
 
 KINDS = {
@@ -104,6 +108,8 @@ KINDS["compare"] = Kind(
     "compare",
     tuple(name for name in KINDS if name.startswith(("evaluate", "finetune", "transfer"))),
     "metrics",
+    beside=("reports",),
+    persists=True,
 )
 
 
@@ -158,21 +164,28 @@ class Bench(Clone):
         return self.folder / KINDS[name].out
 
     def clear(self, name: str) -> None:
-        """Delete what the stage left, as DVC does before it runs one."""
+        """Delete what the stage left, as DVC does before it runs one; but for outputs that persist."""
         out = self.out(name)
+        if KINDS[name].persists:
+            return
         if out.is_dir():
             shutil.rmtree(out)
         out.unlink(missing_ok=True)
 
     def digests(self, name: str) -> dict[str, str]:
-        """Of each file that the stage left, but for those that say how the run went on this machine."""
-        out = self.out(name)
-        files = sorted(path for path in out.rglob("*") if path.is_file()) if out.is_dir() else [out]
+        """Of each file of the stage's result, but for those that say how the run went on this machine."""
+        outs = [self.out(name), *(self.folder / beside for beside in KINDS[name].beside)]
+        files = [path for out in outs for path in (out, *out.rglob("*")) if path.is_file()]
         return {
-            str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-            if path.name not in ("run.json", "runs.json")
+            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(files)
+            if path.name not in ("run.json", "runs.json") and ".draft-" not in str(path)
         }
+
+    def half_made(self, name: str) -> list[Path]:
+        """Drafts and temporary files of the stage's result: `compare` makes its own within, all others beside it."""
+        out = self.out(name)
+        return [*out.parent.glob(f".{out.name}.*"), *out.glob(".draft-*")]
 
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
