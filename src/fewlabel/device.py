@@ -99,25 +99,29 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def _take_gpu(count: int) -> None:
-    """Make a GPU that no other stage process uses the current one, so that experiments run side by side, one a GPU.
+    """Make a visible GPU that no other stage process uses the current one, so that experiments run side by side, one a
+    GPU. Where all are taken, the first is shared, and a line says so.
 
-    Where all are taken, the first is shared. Somebody who sets ``CUDA_VISIBLE_DEVICES`` has chosen already, and the
-    processes of ``torchrun`` go by their rank.
+    The processes of ``torchrun`` go by their rank.
     """
-    if count < 2 or _held or "CUDA_VISIBLE_DEVICES" in os.environ or "WORLD_SIZE" in os.environ:
+    if _held or "WORLD_SIZE" in os.environ:
         return
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
     for index in range(count):
-        lock = FileLock(Path(tempfile.gettempdir()) / f"fewlabel-{user}-gpu-{index}.lock")
+        chip = torch.cuda.get_device_properties(index).uuid  # ``index`` counts what CUDA_VISIBLE_DEVICES lets through
+        lock = FileLock(Path(tempfile.gettempdir()) / f"fewlabel-{user}-gpu-{chip}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             continue
         _held.append(lock)  # the system frees it when the process ends, killed or not
-        torch.cuda.set_device(index)
-        print(f"GPU {index} of {count}", flush=True)
+        if count > 1:
+            torch.cuda.set_device(index)
+            print(f"GPU {index} of {count}", flush=True)
         return
-    print(f"all {count} GPUs are taken by other stages: sharing GPU 0; start fewer workers to give each its own")
+    taken = f"all {count} GPUs are taken by other stages: sharing GPU 0"
+    taken = taken if count > 1 else "the GPU is taken by another stage: sharing it"
+    print(f"{taken}; start fewer workers to give each its own", flush=True)
 
 
 def describe(device: torch.device) -> str:
@@ -159,6 +163,19 @@ def join_processes(device: torch.device) -> int:
 
 def process_count() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def check_share(name: str, tasks: int) -> None:
+    """Raises `UserError` unless each process has as many of a step's tasks as every other: `average` counts processes,
+    not tasks."""
+    count = process_count()
+    if tasks % count:
+        raise UserError(
+            f"{name}: a step has one task, which {count} processes cannot share: start it without torchrun"
+            if tasks == 1
+            else f"{name}: {count} processes cannot share {name}.meta_batch = {tasks} tasks evenly: start as many as "
+            "divide it"
+        )
 
 
 def share() -> slice:
