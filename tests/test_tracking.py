@@ -20,9 +20,11 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
 
-from fewlabel import tracking
+from fewlabel import augment, supervised, tracking
 from fewlabel.episodes import as_float
 from fewlabel.methods import base
+from fewlabel.models import resnet
+from fewlabel.models.classifier import Classifier, linear_head
 from fewlabel.params import Prototypes
 
 SETTINGS = {
@@ -212,6 +214,35 @@ def test_the_model_is_served_without_pickle(store, tmp_path) -> None:
         expected = (-torch.cdist(embedded[6:], centres).square()).softmax(1)
     np.testing.assert_allclose(served, expected.numpy(), rtol=1e-3, atol=1e-5)
     assert model.predict(model.input_example).shape == (1, 5)
+
+
+def test_a_head_on_a_frozen_backbone_is_served_with_it(store, tmp_path, monkeypatch) -> None:
+    """Also when the store was down, and neither file is there any more when it is back."""
+    backbone, settings = resnet.resnet18("imagenet", seed=1), {"start": "rotation-frozen-early"}
+    first = resnet.resnet18("imagenet", seed=1, blocks=1, grid=4)
+    head = torch.nn.Sequential(torch.nn.BatchNorm1d(1024, affine=False), linear_head(1024, 10, seed=2))
+    folder, pretrained = Path("results/finetune/rotation-frozen-early-20-0"), Path("results/pretrain_rotation")
+    for path in (folder, pretrained):
+        path.mkdir(parents=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/none")
+    with tracking.start("finetune", settings | {"early_block": 1, "early_grid": 4}):
+        resnet.save(backbone, "imagenet", pretrained / "backbone.safetensors")
+        save_file(supervised.tensors(head), folder / "model.safetensors")
+        tracking.outputs(folder)
+    shutil.rmtree("results")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking.send(tmp_path) == 0
+    found, client = runs(store)
+    (output,) = found[0].outputs.model_outputs
+    model = mlflow.pyfunc.load_model(client.get_logged_model(output.model_id).artifact_location)
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+    network = Classifier(first, head, frozen=True).eval()
+    with torch.no_grad():
+        expected = network(augment.to_float(torch.from_numpy(images))).softmax(1)
+    np.testing.assert_allclose(model.predict(images), expected.numpy(), rtol=1e-5)
+    sizes = [path.stat().st_size for path in tmp_path.glob("mlartifacts/**/model.safetensors")]
+    assert len(sizes) == 1
+    assert sizes[0] < 2**20  # without the blocks that it has no use for
 
 
 def test_the_best_of_a_family_carries_the_alias(store, tmp_path, monkeypatch) -> None:

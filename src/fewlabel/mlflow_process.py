@@ -23,9 +23,8 @@ from typing import Any
 
 import psutil
 
-from fewlabel.mlflow_store import Store
+from fewlabel.mlflow_store import FILES, Store
 
-_FILES = ("artifact", "model")  # operations whose path is read
 _LOOK_S = 1.0  # between looks at whether `dvc` is still there
 
 
@@ -53,8 +52,8 @@ class RemoteStore:
         return run, parent
 
     def apply(self, operation: dict[str, Any], run: str, parent: str | None) -> None:
-        if operation["do"] in _FILES:
-            operation = operation | {"path": str(Path(operation["path"]).resolve())}
+        names = [name for name in FILES.get(operation["do"], ()) if name in operation]
+        operation = operation | {name: str(Path(operation[name]).resolve()) for name in names}
         self._ask("apply", operation, run, parent)
         if operation["do"] == "end":
             self._connection.close()

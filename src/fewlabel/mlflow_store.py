@@ -21,6 +21,7 @@ from filelock import FileLock
 
 EXPERIMENT = "fewlabel"
 KEY = "fewlabel.run"  # the tag that tells one run from every other, whatever store it is in
+FILES = {"artifact": ("path",), "model": ("path", "backbone")}  # of an operation, what names a file that is read
 _MAX_BATCH = 1000  # MLflow's limit of one log_batch
 _SCRIPT = Path(__file__).with_name("served_model.py")
 # Ready-made lists with columns worth reading, as the UI stores its shared views: ?viewStateShareKey=stages. Sorted by
@@ -149,7 +150,9 @@ class Store:
         dataset = Dataset(name, digest, "local", f'{{"uri": "{path}"}}')
         self.client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
-    def _model(self, run: str, parent: str | None, path: str, weights: str, config: dict[str, Any]) -> None:
+    def _model(
+        self, run: str, parent: str | None, path: str, weights: str, config: dict[str, Any], backbone: str | None = None
+    ) -> None:
         from mlflow.entities import LoggedModelOutput
 
         outputs = self.client.get_run(run).outputs
@@ -159,8 +162,10 @@ class Store:
             self.experiment, config["name"], run, tags={"weights": weights}, model_type=config["kind"]
         )
         self.client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
-        with saved_model(Path(path), config, model.model_id, run) as folder:
-            self.client.log_model_artifacts(model.model_id, str(folder))
+        with tempfile.TemporaryDirectory() as whole:
+            file = _with_backbone(Path(path), Path(backbone), config["blocks"], Path(whole)) if backbone else Path(path)
+            with saved_model(file, config, model.model_id, run) as folder:
+                self.client.log_model_artifacts(model.model_id, str(folder))
         self.client.finalize_logged_model(model.model_id, "READY")
 
     def _end(self, run: str, parent: str | None, status: str, time: int, stage: str) -> None:
@@ -203,6 +208,16 @@ class Store:
             monitor.collect_metrics()
             numbers |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
         return numbers
+
+
+def _with_backbone(head: Path, backbone: Path, blocks: int, folder: Path) -> Path:
+    """A head and the first blocks of the backbone that it was trained on, in one file as of a whole `Classifier`."""
+    from safetensors.torch import load_file, save_file
+
+    kept = {k: v for k, v in load_file(backbone).items() if not k.startswith("layer") or int(k[5]) <= blocks}
+    whole = {f"backbone.{k}": v for k, v in kept.items()} | {f"head.{k}": v for k, v in load_file(head).items()}
+    save_file(whole, folder / head.name)
+    return folder / head.name
 
 
 @contextlib.contextmanager

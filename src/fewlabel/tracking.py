@@ -139,7 +139,8 @@ class Run:
             if "method" in config:
                 names = {key: config[key] for key in ("method", "protocol", "seed")}
                 self.tags(family="few-shot", **names)
-            self._do("model", path=str(path), weights=_md5(path), config=config)
+            more = {"backbone": str(_backbone(folder))} if config.get("blocks") else {}
+            self._do("model", path=str(path), weights=_md5(path), config=config, **more)
 
     def summary(self, numbers: dict[str, Any]) -> None:
         """Numbers of the whole pipeline execution: they stand with its run, so that experiments compare in one list.
@@ -391,10 +392,16 @@ def _servable(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         names = {"method": method, "protocol": protocol, "seed": seed}
         return common | names | {"way": way, "shot": shot, "image": _image(split)}
     if kind == "cifar10":
-        return common | {"image": [3, 32, 32], "way": 10}
+        frozen = {"rotation-frozen-early": settings.get("early_block"), "rotation-frozen-last": 4}
+        return common | {"image": [3, 32, 32], "way": 10, "blocks": frozen.get(settings["start"])}
     row = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["rows"][0]
     backbone = row["method"].removeprefix(f"{settings['start']}-")
     return common | {"image": [3, 256, 256], "way": 2, "backbone": backbone}
+
+
+def _backbone(folder: Path) -> Path:
+    """What the folder's model stands on where its backbone was frozen, and the folder holds the head alone."""
+    return folder.parents[1] / "pretrain_rotation" / "backbone.safetensors"
 
 
 def _seconds(folder: Path, seconds: float | None) -> dict[str, float | None]:
@@ -450,13 +457,15 @@ def _md5(path: Path) -> str:
 
 def _append(spool: Path, line: dict[str, Any]) -> None:
     """Add a line to the spool; a file that it names is copied beside it, as the next run may replace it."""
-    if line.get("do") in ("artifact", "model"):
-        source = Path(line["path"])
+    for key in mlflow_store.FILES.get(line.get("do", ""), ()):
+        if key not in line:
+            continue
+        source = Path(line[key])
         if not source.exists():
             return
         folder = _files_of(spool)
         folder.mkdir(exist_ok=True)
-        line = line | {"path": str(shutil.copy2(source, folder / source.name))}
+        line = line | {key: str(shutil.copy2(source, folder / source.name))}
     with spool.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
