@@ -122,8 +122,9 @@ class Picture:
                     kind, content = "jpeg", smaller.getvalue()
                 else:
                     kind, content = "png", self.path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be read ({error}); run `dvc repro` to make it again") from None
+        except Exception as error:  # damage makes Pillow raise errors of many kinds
+            reason = " ".join(str(error).split())[:80] or type(error).__name__
+            raise UserError(f"{self.path}: cannot be read ({reason}); run `dvc repro` to make it again") from None
         return {
             "src": f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
             "width": width,

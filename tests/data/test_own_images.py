@@ -211,3 +211,26 @@ def test_the_right_way_up_and_white_where_transparent(tmp_path: Path) -> None:
     clear = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     clear.save(tmp_path / "clear.png")
     assert (image(tmp_path / "clear.png", 8, True) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_a_photograph_whose_camera_data_are_damaged_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    path = tmp_path / f"x.{kind.lower()}"
+    photograph((20, 20)).save(path, kind, exif=exif)
+    content = path.read_bytes()
+    assert content.count(b"\x01\x0f\0\2") == 1
+    path.write_bytes(content.replace(b"\x01\x0f\0\2", b"\x01\x01\0\2"))  # a height that is text: struct.error
+    with pytest.raises(UserError, match=rf"{path.name}: not a readable image \(.*; mend it or take it out"):
+        image(path, 8, colour=True)
+
+
+def test_an_image_that_takes_all_memory_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*_: object) -> None:
+        raise MemoryError
+
+    photograph((20, 20)).save(tmp_path / "x.png")
+    monkeypatch.setattr(own_images.ImageOps, "fit", fit)
+    with pytest.raises(UserError, match=r"x\.png: not a readable image \(MemoryError\)"):
+        image(tmp_path / "x.png", 8, colour=True)

@@ -4,6 +4,8 @@ import collections
 import importlib
 import io
 import random
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save
 
-from fewlabel import episodes
-from fewlabel.data import cifar10, few_shot, hymenoptera, omniglot
+from fewlabel import episodes, report
+from fewlabel.data import cifar10, few_shot, hymenoptera, omniglot, own_images
 from fewlabel.models import resnet
 from stages import common
 from tests.reliability.bench import KINDS, Bench, ended
@@ -88,8 +91,23 @@ def tensors_changed(content: bytes, draw: random.Random) -> bytes:
     return save(tensors, {"stem": "imagenet"})
 
 
+def header_changed(content: bytes, draw: random.Random) -> bytes:
+    """Bytes of an image's first hundred, where its sizes and its camera's data are; a PNG's checksums made to fit."""
+    changed = bytearray(content)
+    for _ in range(draw.choice([1, 1, 2, 5])):
+        changed[draw.randrange(8, 100)] = draw.choice([0, 1, 255, draw.randrange(256)])
+    at = 8
+    while content.startswith(b"\x89PNG") and at < len(changed):
+        end = at + 8 + int.from_bytes(changed[at : at + 4])
+        if end < len(changed):
+            changed[end : end + 4] = struct.pack(">I", zlib.crc32(changed[at + 4 : end]))
+        at = end + 4
+    return bytes(changed)
+
+
 BYTES: list[Damage] = [cut, flipped, overwritten, foreign]
 FORMS: dict[str, Damage] = {".npz": arrays_changed, ".safetensors": tensors_changed}
+FORMS |= dict.fromkeys([".jpeg", ".png", ".webp"], header_changed)
 
 
 @pytest.fixture
@@ -150,6 +168,49 @@ def test_a_damaged_file_is_refused_by_name(in_bench: Bench, file: str, tmp_path:
     assert str(path) in launched(lambda: read(path), capsys)
     assert ends["refused"] > ends["read"]
     print(f"{file}: {dict(ends)}")
+
+
+def of_archive(shrink: Callable[[bytes, str], Any]) -> Callable[[Path], Any]:
+    return lambda path: shrink(path.read_bytes(), str(path))
+
+
+# Who reads images of each format: a person's own, an archive's, a report's.
+IMAGES: dict[str, list[Callable[[Path], Any]]] = {
+    "jpeg": [lambda path: own_images.image(path, 8, True), of_archive(hymenoptera._photograph)],
+    "png": [
+        lambda path: own_images.image(path, 8, False),
+        of_archive(hymenoptera._photograph),
+        of_archive(omniglot._shrink),
+        lambda path: report.Picture(path, "", "", "", photographs=True).embedded,
+    ],
+    "webp": [lambda path: own_images.image(path, 8, True)],
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("kind", "reader"), [(kind, i) for kind, readers in IMAGES.items() for i in range(len(readers))]
+)
+def test_a_damaged_image_is_refused_by_name(
+    kind: str, reader: int, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [])
+    read, path, ends = IMAGES[kind][reader], tmp_path / f"image.{kind}", collections.Counter[str]()
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6  # the camera's, and which side is up
+    Image.effect_noise((105, 105), 50).save(path, exif=exif)
+    content = path.read_bytes()
+    assert launched(lambda: read(path), capsys) == ""
+    for number in range(10 * DAMAGES):  # which take a millisecond each
+        draw = random.Random(f"{SEED} {kind} {reader} {number}")
+        damage = draw.choice([*BYTES, *[FORMS[path.suffix]] * 3])
+        path.write_bytes(damage(content, draw))
+        said = launched(lambda: read(path), capsys)
+        ends["refused" if said else "read"] += 1
+        assert not said or str(path) in said, (number, damage.__name__, said)
+    assert ends["refused"] > DAMAGES
+    print(f"{kind}: {dict(ends)}")
 
 
 @pytest.fixture

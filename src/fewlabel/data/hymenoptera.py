@@ -99,6 +99,6 @@ def _photograph(data: bytes, what: str) -> NDArray[np.uint8]:
             if upright.has_transparency_data:
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
             square = ImageOps.fit(upright.convert("RGB"), (SIZE, SIZE), Image.Resampling.BICUBIC)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # damage makes Pillow raise errors of many kinds, also struct.error
         raise UserError(f"{what}: not a readable image; the archive is damaged, get it again") from None
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))

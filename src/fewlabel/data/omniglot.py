@@ -143,7 +143,9 @@ def _shrink(data: bytes, what: str) -> NDArray[np.uint8]:
             if image.size != (105, 105):
                 raise UserError(f"{what}: {image.width}×{image.height} pixels, not 105×105")
             small = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except UserError:
+        raise
+    except Exception:  # damage makes Pillow raise errors of many kinds, also AssertionError
         raise UserError(f"{what}: not a readable PNG image; the archive is damaged, get it again") from None
     return np.asarray(255 - np.asarray(small), dtype=np.uint8)
 

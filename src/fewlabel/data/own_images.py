@@ -74,7 +74,7 @@ def image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
                 page = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(page, upright.convert("RGBA"))
             square = ImageOps.fit(upright.convert("RGB" if colour else "L"), (size, size), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # damage makes Pillow raise errors of many kinds, also struct.error
         kind = "not a readable image" if path.suffix.lower() in SUFFIXES else "not an image"
         raise UserError(f"{path}: {kind} ({' '.join(str(error).split())[:80]}); mend it or take it out") from None
     pixels = np.asarray(square)
