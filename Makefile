@@ -46,7 +46,7 @@ test: lint
 
 # Hours: every stage killed again and again, full disks, damaged files, many at once, 200 experiments in the queue.
 reliability: $(VENV)/.installed
-	RELIABILITY=long pytest tests/reliability --show-capture=stdout -rP
+	RELIABILITY=long pytest tests/reliability tests/test_stages_compare.py --show-capture=stdout -rP
 	python -m tests.reliability.soak $(SOAK) --experiments 200 --jobs 2
 	python -m tests.reliability.audit
 

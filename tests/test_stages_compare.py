@@ -16,7 +16,7 @@ from fewlabel import leaderboard, params
 from fewlabel.errors import UserError
 from stages import common, compare
 from tests.conftest import ROOT, result_row
-from tests.reliability.sizes import DAMAGES
+from tests.reliability.sizes import DAMAGES, SEED
 
 FEW_SHOT_CURVE = "step,loss,accuracy,val_loss,val_accuracy\n1,2,0.2,,\n2,1,0.4,1.5,0.3\n3,0.5,0.6,1,0.5\n"
 SUPERVISED_CURVE = "step,epoch,train_loss,train_accuracy,test_loss,test_accuracy\n1,1,2,0.1,2,0.1\n2,2,1,0.5,1.5,0.3\n"
@@ -159,13 +159,18 @@ def test_a_damaged_result_is_refused_by_name_or_does_no_harm(results, file, monk
     monkeypatch.setattr(compare.figures, "save", save)
     path = Path(file)
     content = path.read_bytes()
+    compare.main()
+    before = contents("metrics", "reports")
     refused = []
     for number in range(DAMAGES):
-        path.write_bytes(damaged(path, content, random.Random(f"{file} {number}")))
+        path.write_bytes(damaged(path, content, random.Random(f"{SEED} {file} {number}")))
         try:
             compare.main()
         except UserError as error:
             refused.append(common._one_line(error) or "")
+            assert contents("metrics", "reports") == before, number
+        else:
+            before = contents("metrics", "reports")
     assert len(refused) > DAMAGES / 4
     for said in refused:
         assert str(path) in said or str(path.parent) in said
