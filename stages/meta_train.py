@@ -57,7 +57,7 @@ def main() -> None:
             (out / "curve.csv").write_text(outcome.curve_csv(), encoding="utf-8")
             processes = devices.process_count()
             write_json(out / "run.json", run_facts(device, outcome.seconds, steps=outcome.steps, processes=processes))
-        run.tags(origin=data.origin, device=devices.describe(device))
+        run.tags(origin=data.origin, device=devices.describe(device), validation_task=f"{way}w{shot}s")
         checkpoint.remove()
     report_memory(device)
 
