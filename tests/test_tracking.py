@@ -170,30 +170,102 @@ def test_the_data_set_is_an_input_with_its_digest(store, root) -> None:
     assert [(tag.key, tag.value) for tag in taken.tags] == [("mlflow.data.context", "training")]
 
 
+def measured(folder: str, rows: list[dict], **facts: object) -> Path:
+    """A folder of results as a stage leaves it."""
+    made = Path(folder)
+    made.mkdir(parents=True)
+    common = {"seed": 0, "metric": "accuracy", "transductive": False, "budget": "smoke"}
+    numbers = [common | {"ci95_low": row["value"] - 0.1, "ci95_high": row["value"] + 0.1} | row for row in rows]
+    (made / "metrics.json").write_text(json.dumps({"origin": "embedded", "rows": numbers}))
+    (made / "run.json").write_text(json.dumps(facts))
+    return made
+
+
 def test_numbers_of_the_results_are_metrics_and_tags(store) -> None:
+    common = {"family": "few-shot", "method": "maml"}
     rows = [
-        {"family": "few-shot", "method": "maml", "protocol": f"lake/{task}", "seed": 0, "metric": "accuracy"}
-        | {"value": value, "ci95_low": 0.1, "ci95_high": 0.9, "budget": "smoke", "transductive": True}
-        for task, value in (("5w1s", 0.5), ("20w1s", 0.25))
+        common | {"protocol": f"lake/{task}", "transductive": transductive, "value": value}
+        for task, transductive, value in (
+            ("5w1s", True, 0.75),
+            ("5w1s", False, 0.5),
+            ("20w1s", True, 0.375),
+            ("20w1s", False, 0.25),
+        )
     ]
-    folder = Path("results/evaluate/maml-lake-0")
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps({"origin": "embedded", "rows": rows}))
-    facts = {"device": "a computer", "seconds": 2.5, "torch": "2.0", "peak_memory_mib": 900}
-    (folder / "run.json").write_text(json.dumps(facts))
-    training = Path("results/meta_train/maml-lake-0")
-    training.mkdir(parents=True)
-    (training / "run.json").write_text(json.dumps({"seconds": 300.0}))
+    measured("results/meta_train/maml-lake-0", [{"value": 0}], seconds=300.0)
+    folder = measured(
+        "results/evaluate/maml-lake-0", rows, device="a computer", seconds=2.5, torch="2.0", peak_memory_mib=900
+    )
     with tracking.start("evaluate", {}):
         tracking.outputs(folder)
     found, _ = runs(store)
-    metrics, tags = found[0].data.metrics, found[0].data.tags
-    assert metrics["test_accuracy"] == metrics["test_accuracy_5w1s"] == 0.5
-    assert metrics["test_accuracy_20w1s"] == 0.25
-    assert (metrics["test_accuracy_low"], metrics["test_accuracy_high"]) == (0.1, 0.9)
-    assert (metrics["test_seconds"], metrics["train_seconds"], metrics["peak_memory_mib"]) == (2.5, 300.0, 900.0)
+    tags = found[0].data.tags
+    assert found[0].data.metrics == pytest.approx(
+        {
+            "test_accuracy": 0.5,  # as of a method that looks at one query at a time
+            "test_accuracy_low": 0.4,
+            "test_accuracy_high": 0.6,
+            "test_accuracy_transductive": 0.75,
+            "test_accuracy_transductive_low": 0.65,
+            "test_accuracy_transductive_high": 0.85,
+            "test_accuracy_5w1s": 0.5,
+            "test_accuracy_5w1s_transductive": 0.75,
+            "test_accuracy_20w1s": 0.25,
+            "test_accuracy_20w1s_transductive": 0.375,
+            "test_seconds": 2.5,
+            "train_seconds": 300.0,
+            "peak_memory_mib": 900.0,
+        }
+    )
     assert (tags["method"], tags["protocol"], tags["device"]) == ("maml", "lake/5w1s", "a computer")
     assert (tags["origin"], tags["torch"]) == ("embedded", "2.0")
+
+
+def test_a_result_is_not_the_last_point_of_a_curve_on_fewer_images(store) -> None:
+    rows = [{"family": "label-efficiency", "method": "scratch", "protocol": "cifar10/20-per-class", "value": 0.5}]
+    with tracking.start("finetune", {"start": "scratch"}) as run:
+        for step in (2, 4):
+            run.log(step, epoch=step, train_loss=2.0, train_accuracy=0.25, test_loss=1.5, test_accuracy=0.75)
+        tracking.outputs(measured("results/finetune/scratch-20-0", rows))
+    found, client = runs(store)
+    assert found[0].data.metrics["test_accuracy"] == 0.5
+    assert found[0].data.metrics["curve_test_accuracy"] == 0.75
+    assert len(client.get_metric_history(found[0].info.run_id, "test_accuracy")) == 1
+
+
+def test_which_rotation_is_another_question_than_which_class(store) -> None:
+    row = {"family": "label-efficiency", "method": "rotation", "metric": "rotation_accuracy", "value": 0.5}
+    with tracking.start("pretrain_rotation", {}) as run:
+        run.log(4, train_loss=1.0, train_accuracy=0.25, test_loss=1.5, test_accuracy=0.75)
+        tracking.outputs(measured("results/pretrain_rotation", [row | {"protocol": "cifar10/which-rotation"}]))
+    found, _ = runs(store)
+    numbers = {"rotation_accuracy", "rotation_accuracy_low", "rotation_accuracy_high"}
+    assert set(found[0].data.metrics) == numbers | {
+        "loss",
+        "accuracy",
+        "curve_rotation_loss",
+        "curve_rotation_accuracy",
+    }
+    assert found[0].data.metrics["rotation_accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("cell", "before", "seconds"),
+    [
+        ("finetune/rotation-frozen-last-20-0", "pretrain_rotation", 130.0),
+        ("finetune/scratch-20-0", "pretrain_rotation", 30.0),
+        ("transfer/frozen-0", "transfer_features", 130.0),
+        ("transfer/frozen-0", "elsewhere", None),
+    ],
+)
+def test_the_seconds_of_a_training_are_those_of_all_behind_it(store, cell, before, seconds) -> None:
+    row = {"family": "any", "method": "any", "protocol": "any/any", "value": 0.5}
+    measured(f"results/{before}", [row], seconds=100.0)
+    with tracking.start("finetune", {"start": "any"}):
+        tracking.outputs(measured(f"results/{cell}", [row], seconds=30.0))
+    found, _ = runs(store)
+    assert found[0].data.metrics["stage_seconds"] == 30.0
+    assert found[0].data.metrics.get("train_seconds") == seconds
 
 
 def test_the_model_is_served_without_pickle(store, tmp_path) -> None:

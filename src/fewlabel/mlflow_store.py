@@ -29,8 +29,9 @@ _SCRIPT = Path(__file__).with_name("served_model.py")
 _VIEW = "mlflow.sharedViewState."
 _STAGES = {
     "selectedColumns": [
-        *(f"metrics.`{name}`" for name in ("test_accuracy", "val_accuracy", "train_seconds")),
-        *(f"tags.`{name}`" for name in ("method", "protocol", "dvc.experiment")),
+        *(f"metrics.`{name}`" for name in ("test_accuracy", "test_accuracy_transductive", "val_accuracy")),
+        "metrics.`train_seconds`",
+        *(f"tags.`{name}`" for name in ("method", "protocol", "budget", "origin", "dvc.experiment")),
     ],
     "searchFilter": "tags.`fewlabel.stage` != 'pipeline'",
     "orderByKey": "metrics.`test_accuracy`",

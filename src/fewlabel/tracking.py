@@ -36,7 +36,22 @@ from fewlabel.mlflow_store import EXPERIMENT, KEY, Store
 __all__ = ["EXPERIMENT", "Run", "outputs", "send", "start"]
 _FLUSH_POINTS, _FLUSH_S = 500, 10.0  # one log_batch of many points costs about what one log_metric does
 _SAMPLE_S = 20.0  # seconds between samples of the machine's load; a shorter stage has none
-_SAME = {"train_loss": "loss", "train_accuracy": "accuracy"}  # one name in every method, so that runs compare
+# One name in every method, so that runs compare. What a curve has of test images is no result: it is of some of them.
+_NAMES = {
+    "train_loss": "loss",
+    "train_accuracy": "accuracy",
+    "test_loss": "curve_test_loss",
+    "test_accuracy": "curve_test_accuracy",
+}
+_ROTATION_NAMES = {
+    key: name.replace("test", "rotation") for key, name in _NAMES.items()
+}  # another task than the classes
+# Trainings that stand on an earlier stage.
+_BEFORE = {
+    "finetune/rotation": "pretrain_rotation",
+    "transfer/small-rotation": "pretrain_rotation",
+    "transfer/frozen": "transfer_features",
+}
 _TRAINING = {"meta_train": "few-shot", "metric_train": "few-shot", "finetune": "cifar10", "transfer": "hymenoptera"}
 
 
@@ -74,10 +89,13 @@ class Run:
 
     def log(self, step: int, **numbers: float) -> None:
         """Points of per-step curves; buffered."""
-        if self._record is None:
-            return
+        if self._record is not None:
+            names = _ROTATION_NAMES if self._record["name"] == "pretrain_rotation" else _NAMES
+            self._add(step, {names.get(key, key): value for key, value in numbers.items()})
+
+    def _add(self, step: int, numbers: dict[str, float]) -> None:
         now = _now()
-        self._points += [(_SAME.get(key, key), _short(value), now, step) for key, value in numbers.items()]
+        self._points += [(name, _short(value), now, step) for name, value in numbers.items()]
         if len(self._points) >= _FLUSH_POINTS or time.monotonic() - self._flushed > _FLUSH_S:
             self._flush()
 
@@ -114,7 +132,7 @@ class Run:
             facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             self.tags(**{key: facts[key] for key in ("device", "precision", "torch", "torchvision") if key in facts})
             more = {"peak_memory_mib": facts.get("peak_memory_mib"), **_seconds(folder, facts.get("seconds"))}
-            self.log(0, **{key: value for key, value in more.items() if value is not None})
+            self._add(0, {key: value for key, value in more.items() if value is not None})
         for picture in sorted(folder.glob("*.png")):
             self.artifact(picture)
         if (folder / "model.safetensors").exists():
@@ -124,12 +142,14 @@ class Run:
         rows = measured["rows"]
         first = rows[0]
         for row in rows:
-            name = f"test_{row['metric']}"
-            if len(rows) > 1:
-                self.log(0, **{f"{name}_{row['protocol'].rpartition('/')[2]}": row["value"]})
-            if row is first:
-                self.log(0, **{name: row["value"], f"{name}_low": row["ci95_low"], f"{name}_high": row["ci95_high"]})
-        known = ("family", "method", "protocol", "seed", "budget", "transductive")
+            name = "test_accuracy" if row["metric"] == "accuracy" else row["metric"]
+            mode = "_transductive" if row["transductive"] else ""  # never under the name that all methods share
+            if row["family"] == "few-shot":  # one model, several tasks
+                self._add(0, {f"{name}_{row['protocol'].rpartition('/')[2]}{mode}": row["value"]})
+            if row["protocol"] == first["protocol"]:
+                ends = {f"{name}{mode}_low": row["ci95_low"], f"{name}{mode}_high": row["ci95_high"]}
+                self._add(0, {f"{name}{mode}": row["value"], **ends})
+        known = ("family", "method", "protocol", "seed", "budget")
         self.tags(origin=measured["origin"], **{key: first[key] for key in known if key in first})
 
     def _model(self, folder: Path) -> None:
@@ -405,15 +425,22 @@ def _backbone(folder: Path) -> Path:
 
 
 def _seconds(folder: Path, seconds: float | None) -> dict[str, float | None]:
-    """What a stage's seconds are called. A test has those of the training behind it too, to set accuracy against."""
-    if folder.parent.name != "evaluate":
-        return {"train_seconds": seconds}
-    trained = None
-    for stage in ("metric_train", "meta_train"):
+    """What a stage's seconds are called. Those of all the training behind a result are ``train_seconds``, as on the
+    leaderboard: a test has them too, to set accuracy against."""
+    results = folder.parents[1]
+
+    def seconds_of(earlier: Path) -> float | None:
         with contextlib.suppress(OSError, ValueError):
-            facts = (folder.parents[1] / stage / folder.name / "run.json").read_text(encoding="utf-8")
-            trained = json.loads(facts).get("seconds")
-    return {"test_seconds": seconds, "train_seconds": trained}
+            return json.loads((results / earlier / "run.json").read_text(encoding="utf-8")).get("seconds")
+        return None
+
+    if folder.parent.name == "evaluate":
+        trained = [seconds_of(Path(stage, folder.name)) for stage in ("metric_train", "meta_train")]
+        return {"test_seconds": seconds, "train_seconds": next(filter(None, trained), None)}
+    cell = folder.relative_to(results).as_posix()
+    before = [seconds_of(Path(stage)) for start, stage in _BEFORE.items() if cell.startswith(start)]
+    known = [part for part in (seconds, *before) if part is not None]
+    return {"stage_seconds": seconds, "train_seconds": sum(known) if len(known) == 1 + len(before) else None}
 
 
 def _image(split: str) -> list[int]:

@@ -4,6 +4,7 @@ import json
 
 import mlflow.pyfunc
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -55,6 +56,24 @@ def test_the_best_model_of_each_family_answers(finished, client, family, image, 
     probabilities = model.predict(images, params=params)
     assert probabilities.shape == (8 - (5 if params else 0), classes)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+
+
+def test_the_numbers_of_a_run_are_those_of_the_leaderboard(finished, client) -> None:
+    table = pd.read_csv(finished.folder / "metrics" / "comparison.csv", dtype={"seed": str})
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    checked = 0
+    for run in client.search_runs([experiment.experiment_id], "tags.protocol != ''", max_results=1000):
+        names = [run.data.tags[name] for name in ("family", "method", "protocol", "seed")]
+        for row in table[(table[["family", "method", "protocol", "seed"]] == names).all(axis=1)].to_dict("records"):
+            name = "test_accuracy" if row["metric"] == "accuracy" else row["metric"]
+            name += "_transductive" if row["transductive"] else ""
+            if run.data.tags["fewlabel.stage"] not in ("metric_train", "meta_train"):
+                assert run.data.metrics[name] == pytest.approx(row["value"], abs=1e-4), names
+                checked += 1
+            assert run.data.metrics["train_seconds"] == pytest.approx(row["train_seconds"], rel=1e-3), names
+    assert (
+        checked == 3 + 2 * 2 * 2 + 5 + 5
+    )  # metric methods, gradient methods in two modes on two tasks, labels, transfer
 
 
 def test_every_training_left_its_model_and_every_stage_its_data_and_params(client) -> None:
