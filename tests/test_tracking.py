@@ -1,6 +1,8 @@
 """Tracking: one child run a stage under one parent an execution; a broken store costs a warning, not a result."""
 
 import contextlib
+import errno
+import io
 import json
 import os
 import shutil
@@ -412,6 +414,132 @@ def test_a_run_killed_while_it_was_spooled_is_sent_as_killed(store, tmp_path) ->
     assert tracking.send(tmp_path) == 0
     found, _ = runs(store)
     assert [(run.info.status, run.data.params) for run in found] == [("KILLED", {"a": "1"})]
+
+
+def down(monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/none")
+
+
+@pytest.mark.parametrize("place", ["a file", "a folder that takes none"])
+def test_a_spool_that_cannot_be_made_costs_the_run_not_the_stage(place, store, tmp_path, monkeypatch, capsys) -> None:
+    down(monkeypatch)
+    spool = tmp_path / ".tracking_spool"
+    if place == "a file":
+        spool.touch()
+    else:
+        spool.symlink_to("/proc")  # nobody can make a file there, not even root
+    with tracking.start("episodes", {"a": 1}) as run:
+        run.log(0, loss=1.0)
+    out = capsys.readouterr().out
+    assert out.count("warning") == 1
+    assert "the run cannot be kept either" in out
+
+
+def test_a_spool_that_cannot_be_begun_whole_leaves_nothing(store, tmp_path, monkeypatch, capsys) -> None:
+    with tracking.start("episodes", {"a": 1}) as run:
+        append = tracking._append
+
+        def full(spool: Path, line: dict) -> None:
+            if line.get("do") == "params":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            append(spool, line)
+
+        monkeypatch.setattr(tracking, "_append", full)
+        run._fail(RuntimeError("down"))
+    assert "the run cannot be kept either (No space left on device)" in capsys.readouterr().out
+    assert not any((tmp_path / ".tracking_spool").iterdir())
+
+
+def test_a_spool_that_fills_up_keeps_whole_lines_and_says_so_once(store, tmp_path, monkeypatch, capsys) -> None:
+    down(monkeypatch)
+    Path("picture.png").write_bytes(b"picture")
+    with tracking.start("episodes", {"a": 1}) as run:
+        (opened,) = (tmp_path / ".tracking_spool").glob("*.open")
+        held = opened.read_bytes()
+        write = io.FileIO.write
+        with monkeypatch.context() as context:
+
+            class Full(io.FileIO):
+                def write(self, content: bytes) -> int:
+                    return write(self, content[:5])  # what fits
+
+            context.setattr(Path, "open", lambda path, *_, **__: Full(path, "ab"))
+            run.tags(lost=1)
+            run.tags(lost=2)
+        assert opened.read_bytes() == held
+        run.tags(kept=1)
+        with monkeypatch.context() as context:
+
+            def half(source: Path, target: Path) -> None:
+                target.write_bytes(b"pic")
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            context.setattr(tracking.shutil, "copy2", half)
+            run.artifact("picture.png")
+        assert not list((tmp_path / ".tracking_spool").rglob("*.png"))
+    assert capsys.readouterr().out.count("cannot be written (No space left on device)") == 1
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking.send(tmp_path) == 0
+    (sent,) = runs(store)[0]
+    assert (sent.info.status, sent.data.tags["kept"], "lost" in sent.data.tags) == ("FINISHED", "1", False)
+
+
+@pytest.mark.parametrize("name", ["done.jsonl", "killed.open"])
+def test_a_run_whose_end_was_lost_does_not_stay_running(name, store, tmp_path) -> None:
+    (tmp_path / ".tracking_spool").mkdir()
+    spool(tmp_path / ".tracking_spool" / name, process=[tracking.mlflow_store.node(), 2**30])
+    os.utime(tmp_path / ".tracking_spool" / name, (5000, 5000))
+    assert tracking.send(tmp_path) == 0
+    (sent,) = runs(store)[0]
+    assert (sent.info.status, sent.info.end_time) == ("KILLED", 5000 * 1000)
+
+
+def spool(path: Path, started: int = 1000, **more) -> None:
+    """A spooled run that has not ended."""
+    record = {"name": path.stem, "started": started, "tags": {tracking.KEY: path.stem}, "execution": None} | more
+    path.write_text(json.dumps(record) + "\n" + json.dumps({"do": "tags", "values": {"a": "1"}}) + "\n")
+
+
+def test_a_bad_spool_holds_up_no_other(store, tmp_path, capsys) -> None:
+    folder = tmp_path / ".tracking_spool"
+    folder.mkdir()
+    here = {"process": [tracking.mlflow_store.node(), 2**30]}  # of no process
+    for name in ("1-empty.open", "1-cut.open"):
+        (folder / name).write_bytes(b"")
+    (folder / "1-cut.open").write_bytes(b'{"name": "epi')
+    (folder / "2-damaged.jsonl").write_bytes(b"\xff{\n")
+    (folder / "3-foreign.jsonl").write_bytes(b"[]\n")
+    spool(folder / "4-cut.open", **here)
+    with (folder / "4-cut.open").open("ab") as file:
+        file.write(b'{"do": "tags", "val')
+    spool(folder / "5-good.jsonl")
+    assert tracking.send(tmp_path) == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["2-damaged.jsonl", "3-foreign.jsonl"]
+    assert sorted((run.info.run_name, run.data.tags["a"]) for run in runs(store)[0]) == [
+        ("4-cut", "1"),
+        ("5-good", "1"),
+    ]
+    out = capsys.readouterr().out
+    assert "2-damaged.jsonl: not sent: " in out
+    assert "3-foreign.jsonl: not sent: " in out
+    assert "2 sent, 2 left in" in out
+
+
+def test_what_is_skipped_is_said_and_a_reused_process_number_skips_nothing(store, tmp_path, capsys) -> None:
+    folder = tmp_path / ".tracking_spool"
+    folder.mkdir()
+    node = tracking.mlflow_store.node()
+    spool(folder / "elsewhere.open", process=["another-machine", os.getpid()])
+    spool(folder / "reused.open", process=[node, os.getpid()])  # of a run of 1970, long before this process began
+    spool(folder / "running.open", started=tracking._now(), process=[node, os.getpid()])
+    assert tracking.send(tmp_path) == 1
+    assert [run.info.run_name for run in runs(store)[0]] == ["reused"]
+    out = capsys.readouterr().out
+    assert f"running: still running, as process {os.getpid()}; skipped" in out
+    assert "elsewhere: not sent: it is another-machine's; send it there or, if it has ended, rename " in out
+    (folder / "elsewhere.open").rename(folder / "elsewhere.jsonl")
+    assert tracking.send(tmp_path) == 0
+    assert [path.name for path in folder.iterdir()] == ["running.open"]
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -76,6 +77,7 @@ class Run:
         self._store: Store | RemoteStore | None = None
         self._ids: tuple[str, str | None] | None = None
         self._spool: Path | None = None  # the file that takes the operations once the store has failed
+        self._spooled_all = True  # it took every one
         self._done: list[dict[str, Any]] = []
         self._points: list[tuple[str, float, int, int]] = []
         self._flushed = time.monotonic()
@@ -188,7 +190,8 @@ class Run:
         stage = os.environ.get("DVC_STAGE", "?")
         self._do("end", status=status, time=_now(), stage=stage)
         if self._spool is not None:
-            self._spool.rename(self._spool.with_suffix(".jsonl"))
+            with contextlib.suppress(OSError):  # `send` finds it under its old name too, once this process has ended
+                self._spool.rename(self._spool.with_suffix(".jsonl"))
 
     def _flush(self) -> None:
         points, self._points = self._points, []
@@ -209,23 +212,28 @@ class Run:
             except Exception as error:
                 self._fail(error)
         else:
-            with contextlib.suppress(OSError):
+            try:
                 _append(self._spool, operation)
+            except OSError as full:
+                if self._spooled_all:
+                    told = "the results are not affected; the run will lack what was logged from here on"
+                    print(f"warning: {self._spool} cannot be written ({full.strerror}); {told}", flush=True)
+                self._spooled_all = False
 
     def _fail(self, error: Exception) -> None:
         """From here on into the spool, all that was done before included: it may be sent to another store."""
         reason = mask(error, self._uri)
+        assert self._record is not None
+        spool = self._root / ".tracking_spool" / f"{self._record['started']}-{self._record['tags'][KEY]}.open"
         try:
-            assert self._record is not None
-            folder = self._root / ".tracking_spool"
-            folder.mkdir(exist_ok=True)
-            self._spool = folder / f"{self._record['started']}-{self._record['tags'][KEY]}.open"
-            _append(self._spool, self._record | {"process": [mlflow_store.node(), os.getpid()]})
+            spool.parent.mkdir(exist_ok=True)
+            _append(spool, self._record | {"process": [mlflow_store.node(), os.getpid()]})
             for operation in self._done:
-                _append(self._spool, operation)
-            kept = "the run is kept in .tracking_spool: `make send-runs` sends it later"
+                _append(spool, operation)
+            self._spool, kept = spool, "the run is kept in .tracking_spool: `make send-runs` sends it later"
         except OSError as full:
             self._record, kept = None, f"the run cannot be kept either ({full.strerror}) and is not tracked"
+            _delete(spool)
         print(f"warning: MLflow cannot be reached; the results are not affected; {kept}: {reason}", flush=True)
 
     @contextlib.contextmanager
@@ -291,32 +299,62 @@ def outputs(folder: Path) -> None:
 
 def send(root: Path) -> int:
     """Send what the spool holds to the store; → how many runs could not be sent. Says what it does."""
-    left = 0
+    sent = left = 0
     uri = _uri(root)
     for path in sorted((root / ".tracking_spool").glob("*")):
         if path.suffix not in (".jsonl", ".open"):
             continue
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        record, operations = lines[0], lines[1:]
-        if path.suffix == ".open":
-            host, process = record["process"]
-            if host != mlflow_store.node() or psutil.pid_exists(process):
-                continue  # still running
-            operations.append({"do": "end", "status": "KILLED", "time": _now(), "stage": record["name"]})
+        name = path.name
         try:
+            lines = _lines(path)
+            if not lines:  # killed before it had told anything
+                _delete(path)
+                continue
+            record, *operations = lines
+            name = record["name"]
+            if path.suffix == ".open":
+                host, process = record["process"]
+                if host != mlflow_store.node():
+                    as_dead = path.with_suffix(".jsonl").name
+                    raise RuntimeError(f"it is {host}'s; send it there or, if it has ended, rename {path} to {as_dead}")
+                if _started_before(process, record["started"]):
+                    print(f"{name}: still running, as process {process}; skipped")
+                    continue
+            if not any(operation["do"] == "end" for operation in operations):
+                last = int(path.stat().st_mtime * 1000)
+                operations.append({"do": "end", "status": "KILLED", "time": last, "stage": name})
             store = Store(uri, root)
             ids = store.open(record)
             for operation in operations:
                 if Path(operation.get("path", path)).exists() or operation["do"] == "input":
                     store.apply(operation, *ids)
-        except Exception as error:
+        except Exception as error:  # one that cannot be sent holds up no other
             left += 1
-            print(f"{record['name']}: not sent: {mask(error, uri)}")
+            print(f"{name}: not sent: {mask(error, uri)}")
             continue
-        path.unlink()
-        shutil.rmtree(_files_of(path), ignore_errors=True)
-        print(f"{record['name']}: sent")
+        sent += 1
+        _delete(path)
+        print(f"{name}: sent")
+    if left:
+        print(f"{sent} sent, {left} left in {root / '.tracking_spool'}")
     return left
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """What a spool holds, but for a last line that was cut off when its writer was killed."""
+    *whole, _ = path.read_bytes().split(b"\n")
+    try:
+        return [json.loads(line) for line in whole]
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it") from None
+
+
+def _started_before(process: int, started: int) -> bool:
+    """Whether a process runs that is older than a run: a younger one has only been given the number of the run's."""
+    try:
+        return psutil.Process(process).create_time() * 1000 <= started
+    except psutil.NoSuchProcess:
+        return False
 
 
 def mask(error: Exception | str, uri: str) -> str:
@@ -483,7 +521,8 @@ def _md5(path: Path) -> str:
 
 
 def _append(spool: Path, line: dict[str, Any]) -> None:
-    """Add a line to the spool; a file that it names is copied beside it, as the next run may replace it."""
+    """Add a whole line to the spool or, with an `OSError`, nothing; a file that it names is copied beside it, as the
+    next run may replace it."""
     for key in mlflow_store.FILES.get(line.get("do", ""), ()):
         if key not in line:
             continue
@@ -492,9 +531,25 @@ def _append(spool: Path, line: dict[str, Any]) -> None:
             return
         folder = _files_of(spool)
         folder.mkdir(exist_ok=True)
-        line = line | {key: str(shutil.copy2(source, folder / source.name))}
-    with spool.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        copy = folder / source.name
+        try:
+            shutil.copy2(source, copy)
+        except OSError:
+            copy.unlink(missing_ok=True)
+            raise
+        line = line | {key: str(copy)}
+    content = (json.dumps(line) + "\n").encode()
+    with spool.open("ab", buffering=0) as file:
+        before = file.tell()
+        if file.write(content) < len(content):  # what fitted on a disk that is full now
+            file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _delete(spool: Path) -> None:
+    with contextlib.suppress(OSError):
+        spool.unlink(missing_ok=True)
+    shutil.rmtree(_files_of(spool), ignore_errors=True)
 
 
 def _files_of(spool: Path) -> Path:
