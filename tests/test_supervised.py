@@ -106,6 +106,59 @@ def test_a_loss_that_is_not_finite_stops_it_and_leaves_the_checkpoint_from_befor
     assert state["steps"] == 8
 
 
+@pytest.mark.parametrize(
+    ("broken", "message", "saved"),
+    [
+        (7, "the loss is nan at step 8", 4),
+        (8, "the weights are no longer finite at step 8", 4),
+        (20, "the weights are no longer finite at step 20", 16),
+    ],
+)
+def test_an_update_that_breaks_the_weights_is_seen_before_they_are_saved_or_kept(
+    broken: int, message: str, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        """Finite, with gradients that are not."""
+        value = nn.functional.cross_entropy(logits, labels)
+        return value + (logits.sum() * 0).sqrt() if next(steps) == broken else value
+
+    checkpoint, steps = Checkpoint("test", {}, []), iter(range(1, 21))
+    with pytest.raises(UserError, match=rf"cell: {message}, learning rate \d.*: lower the learning rate; nothing was"):
+        train(small_network(), batch, lambda _: (0.1, 0.5), recipe(), loss, checkpoint, "cell")
+    state = checkpoint.load()
+    assert state is not None
+    assert state["steps"] == saved
+
+
+def test_measured_losses_that_are_not_finite_are_no_result() -> None:
+    measured = iter([(0.5, 0.5), (float("nan"), 0.9)])
+    with pytest.raises(UserError, match=r"cell: the test loss is nan at step 12, learning rate 0\.\d+: lower"):
+        train(small_network(), batch, lambda _: next(measured), recipe(target_accuracy=0.8), name="cell")
+
+
+def test_an_interruption_says_that_it_saved_only_when_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = small_network()
+
+    def broken(step: int) -> tuple[Tensor, Tensor]:
+        if step == 9:
+            network.backbone[1].running_var.fill_(torch.inf)  # of which training itself sees nothing
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(step)
+
+    checkpoint = Checkpoint("test", {}, [])
+    with pytest.raises(UserError, match="the weights are no longer finite at step 10"):
+        train(network, broken, measure, recipe(), checkpoint=checkpoint)
+    assert "saved" not in capsys.readouterr().out
+    state = checkpoint.load()
+    assert state is not None
+    assert state["steps"] == 8
+
+
 def test_a_frozen_backbone_does_not_move_and_neither_do_its_statistics() -> None:
     network = small_network(frozen=True)
     before = copy.deepcopy(network.state_dict())

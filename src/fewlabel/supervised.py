@@ -88,7 +88,7 @@ def train(
         log: called with a step and numbers, e.g. `tracking.Run.log`.
 
     Raises:
-        UserError: the loss is no longer finite; the last checkpoint is from before.
+        UserError: a loss or the weights are no longer finite; the last checkpoint is from before.
         KeyboardInterrupt: SIGINT or SIGTERM came; the step under way was ended and saved.
     """
     moving = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -116,11 +116,7 @@ def train(
             logits = forward(network, inputs)
             value = loss(logits, labels)
             if not math.isfinite(value.item()):
-                rate = optimiser.param_groups[0]["lr"]
-                raise UserError(
-                    f"{name}: the loss is {value.item()} at step {training.steps + 1}, learning rate {rate:.3g}: lower "
-                    "the learning rate; nothing was written, and the checkpoint is from before"
-                )
+                raise _diverged(name, f"the loss is {value.item()}", training.steps + 1, recipe)
             optimiser.zero_grad(set_to_none=True)
             value.backward()
             optimiser.step()
@@ -131,19 +127,38 @@ def train(
             last = training.steps == recipe.steps
             if last or training.steps % recipe.evaluate_every == 0:
                 training.curve.append(_point(training.steps, recipe, sums, measure(network)))
+                if not math.isfinite(training.curve[-1].test_loss):
+                    raise _diverged(name, f"the test loss is {training.curve[-1].test_loss}", training.steps, recipe)
                 sums = [0.0, 0.0, 0]
                 network.train()
                 log(**asdict(training.curve[-1]))
             training.seconds = time.monotonic() - began
-            if checkpoint and not last and (interrupted() or training.steps % recipe.save_every == 0):
+            stopping = interrupted()
+            saving = stopping or training.steps % recipe.save_every == 0
+            if (saving or last or _reached(training, recipe)) and not _finite(network):  # since this update
+                raise _diverged(name, "the weights are no longer finite", training.steps, recipe)
+            if checkpoint and saving and not last:
                 checkpoint.save(_state(network, optimiser, training, sums))
-            if interrupted() and not last:
+            if stopping and not last:
                 saved = ", which is saved" if checkpoint else ""
                 print(f"{name}: interrupted at step {training.steps}{saved}", flush=True)
                 raise KeyboardInterrupt
             bar.update(1, loss=value.item(), lr=learning_rate(training.steps - 1, recipe))
     network.eval()
     return training
+
+
+def _diverged(name: str, what: str, step: int, recipe: Recipe) -> UserError:
+    """``step`` counts from 1."""
+    return UserError(
+        f"{name}: {what} at step {step}, learning rate {learning_rate(step - 1, recipe):.3g}: lower the learning rate; "
+        "nothing was written, and the checkpoint is from before"
+    )
+
+
+def _finite(network: nn.Module) -> bool:
+    """Whether the weights and the running statistics are; the momentum is, where what it moved is."""
+    return all(bool(value.isfinite().all()) for value in network.state_dict().values())
 
 
 def _reached(training: Training, recipe: Recipe) -> bool:
