@@ -4,6 +4,9 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -254,11 +257,46 @@ def test_a_damaged_file_of_the_mirror_is_an_error_not_a_reason_to_look_elsewhere
     assert server.ranges == []
 
 
+def test_a_copy_that_is_not_what_was_read_is_never_put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Path("mirror")
+    mirror.mkdir()
+    (mirror / "file.bin").write_bytes(BODY)
+    Path("out").mkdir()
+    Path("out/file.bin").write_bytes(b"the last good one")
+
+    def copied(source: Path, target: Path) -> None:
+        target.write_bytes(BODY[:-1] + b"?")
+
+    monkeypatch.setattr("shutil.copyfile", copied)
+    with pytest.raises(UserError, match=r"mirror/file\.bin: its copy in out is damaged"):
+        obtain(wanted("http://127.0.0.1:9/x"), mirror)
+    assert [path.read_bytes() for path in Path("out").iterdir()] == [b"the last good one"]
+
+
+def test_what_a_killed_copy_left_is_removed_and_a_living_ones_is_not(server: Server) -> None:
+    Path("out").mkdir()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    living = f".file.bin.{os.getppid()}.tmp"
+    for name in (f".file.bin.{dead.pid}.tmp", living, ".file.bin.?.tmp"):
+        Path("out", name).write_bytes(b"half")
+    obtain(wanted(server.url))
+    assert sorted(path.name for path in Path("out").iterdir()) == [living, "file.bin"]
+
+
 def test_the_variable_wins_over_the_params(monkeypatch: pytest.MonkeyPatch) -> None:
     assert acquire.mirror_folder(None) is None
     assert acquire.mirror_folder("a") == Path("a")
     monkeypatch.setenv("FEWLABEL_MIRROR", "b")
     assert acquire.mirror_folder("a") == Path("b")
+
+
+def test_a_mirror_in_the_home_of_no_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"^data\.mirror = ~no-one-here/x: there is no such user"):
+        acquire.mirror_folder("~no-one-here/x")
+    monkeypatch.setenv("FEWLABEL_MIRROR", "~no-one-here/y")
+    with pytest.raises(UserError, match=r"^FEWLABEL_MIRROR = ~no-one-here/y: there is no such user"):
+        acquire.mirror_folder("a")
 
 
 def test_weights_are_kept_and_a_damaged_copy_is_replaced(server: Server) -> None:

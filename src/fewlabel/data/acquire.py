@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import requests
 import tenacity
 from filelock import FileLock, Timeout
@@ -40,9 +41,13 @@ class _No(Exception):
 
 
 def mirror_folder(from_params: str | None) -> Path | None:
-    """The mirror: ``FEWLABEL_MIRROR`` if set, else ``data.mirror`` of the params, else none."""
+    """The mirror: ``FEWLABEL_MIRROR`` if set, else ``data.mirror`` of the params, else none. Raises `UserError`."""
+    where = "FEWLABEL_MIRROR" if os.environ.get("FEWLABEL_MIRROR") else "data.mirror"
     named = os.environ.get("FEWLABEL_MIRROR") or from_params
-    return Path(named).expanduser() if named else None
+    try:
+        return Path(named).expanduser() if named else None
+    except RuntimeError:
+        raise UserError(f"{where} = {named}: there is no such user, or no home of one") from None
 
 
 def obtain(archive: Archive, folder: Path, mirror: Path | None, or_else: str = EMBEDDED) -> tuple[str, Path]:
@@ -61,13 +66,12 @@ def obtain(archive: Archive, folder: Path, mirror: Path | None, or_else: str = E
     for name in (archive.name, *archive.also):
         found = mirror / archive.folder / name if mirror else None
         if found and found.is_file():
-            archive.verify(found)
-            return "mirror", _copy(found, folder / name)
+            return "mirror", _copy(archive, found, folder / name)
     if mirror:
         lacks = "has no such file" if mirror.is_dir() else "is no folder"
         tried.append(f"mirror {mirror / archive.folder if mirror.is_dir() else mirror}: {lacks}")
     try:
-        return "official", _copy(_download(archive), folder / archive.name)
+        return "official", _copy(archive, _download(archive), folder / archive.name)
     except _No as reason:
         tried.append(f"{archive.url}: {reason}")
     raise UserError(
@@ -90,11 +94,23 @@ def weights(archive: Archive, mirror: Path | None, or_else: str) -> Path:
     return path
 
 
-def _copy(source: Path, target: Path) -> Path:
+def _copy(archive: Archive, source: Path, target: Path) -> Path:
+    """A copy that is itself verified: between a look at the source and its copy either may change."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in target.parent.glob(f".{target.name}.*.tmp"):  # of a killed run, or of one that is copying now
+        pid = left_over.name.split(".")[-2]
+        if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
+            left_over.unlink(missing_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         shutil.copyfile(source, temporary)
+        try:
+            archive.verify(temporary)
+        except UserError:
+            archive.verify(source)  # says so of the source, whose fault it mostly is
+            raise UserError(
+                f"{source}: its copy in {target.parent} is damaged: run again, and check the disk"
+            ) from None
         os.replace(temporary, target)
     except OSError as error:
         raise UserError(f"{source}: cannot be copied to {target.parent} ({error.strerror})") from None
