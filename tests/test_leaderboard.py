@@ -176,14 +176,47 @@ def test_the_readme_shows_the_committed_leaderboard() -> None:
     assert shown == leaderboard.markdown(pd.read_csv(ROOT / "metrics" / "comparison.csv"))
 
 
-def test_a_variant_goes_by_its_own_name_and_meets_no_reference(settings, tmp_path) -> None:
-    variant = settings.model_copy(update={"maml": settings.maml.model_copy(update={"first_order": True})})
+@pytest.mark.parametrize(
+    ("switches", "name", "published"),
+    [
+        ({}, "maml", 0.987),
+        ({"first_order": True}, "fomaml", None),
+        ({"anil": True}, "anil", None),
+        ({"multi_step_loss": True, "learn_inner_lr": True}, "maml++", 0.9947),
+        ({"multi_step_loss": True, "learn_inner_lr": True, "second_order_from": 0.3}, "maml++", 0.9947),
+        ({"second_order_from": 0.3}, "maml-second_order_from", None),
+        ({"learn_inner_lr": True}, "maml-learn_inner_lr", None),
+        ({"first_order": True, "anil": True}, "maml-first_order-anil", None),
+        (
+            {"multi_step_loss": True, "learn_inner_lr": True, "anil": True},
+            "maml-multi_step_loss-learn_inner_lr-anil",
+            None,
+        ),
+    ],
+)
+def test_a_variant_of_maml_goes_by_its_own_name_and_meets_its_own_reference(
+    settings, tmp_path, switches, name, published
+) -> None:
+    variant = settings.model_copy(update={"maml": settings.maml.model_copy(update=switches)})
     fill(variant, tmp_path / "results", tmp_path / "raw")
+    table = leaderboard.gather(variant, tmp_path / "results", tmp_path / "raw")
+    rows = table[table["method"].str.contains("maml|anil")]
+    assert set(rows["method"]) == {name}
+    assert set(rows["reference"].dropna()) == ({published} if published else set())
+
+
+def test_every_switch_of_maml_counts(settings) -> None:
+    """A switch that is not among them would leave a variant with MAML's name and reference."""
+    switches = [name for name, value in settings.maml if isinstance(value, bool)]
+    assert set(leaderboard.MAML_SWITCHES) == {*switches, "second_order_from"}
+    assert not any(getattr(settings.maml, name) for name in leaderboard.MAML_SWITCHES)
+
+
+def test_a_result_chosen_by_looking_at_test_images_meets_no_reference(settings, tmp_path) -> None:
+    fill(settings, tmp_path / "results", tmp_path / "raw")
     stopped = tmp_path / "results" / "finetune" / "scratch-20-0" / "metrics.json"
     stopped.write_text(json.dumps(json.loads(stopped.read_text()) | {"stopped_early": True, "target_accuracy": 0.5}))
-    table = leaderboard.gather(variant, tmp_path / "results", tmp_path / "raw")
-    assert "maml" not in set(table["method"])
-    assert table[table["method"] == "fomaml"]["reference"].isna().all()
+    table = leaderboard.gather(settings, tmp_path / "results", tmp_path / "raw")
     early = table[table["protocol"].str.endswith("/stopped-at-test-0.5")]
     assert len(early) == 1
     assert early["reference"].isna().all()

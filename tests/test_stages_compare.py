@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fewlabel.errors import UserError
 from stages import common, compare
 from tests.conftest import ROOT, result_row
 from tests.reliability.sizes import DAMAGES, SEED
+from tests.reliability.test_damaged import arrays_changed
 
 FEW_SHOT_CURVE = "step,loss,accuracy,val_loss,val_accuracy\n1,2,0.2,,\n2,1,0.4,1.5,0.3\n3,0.5,0.6,1,0.5\n"
 SUPERVISED_CURVE = "step,epoch,train_loss,train_accuracy,test_loss,test_accuracy\n1,1,2,0.1,2,0.1\n2,2,1,0.5,1.5,0.3\n"
@@ -115,6 +117,20 @@ def test_it_is_all_or_nothing_and_the_same_again(results) -> None:
     assert not list(Path("metrics").glob(".draft-*"))
 
 
+def test_a_variant_of_maml_has_its_name_everywhere(results) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    raw["maml"] |= {"multi_step_loss": True, "learn_inner_lr": True}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    compare.main()
+    for made in ("comparison.csv", "leaderboard.md", "paired.csv", "paired.md"):
+        text = (Path("metrics") / made).read_text()
+        assert "maml++" in text
+        assert not re.search(r"maml\b(?!\+)", text), made
+    summary = json.loads(Path("metrics/summary.json").read_text())
+    assert summary["few-shot"]["maml++-transductive"] == {"lake/5w1s": 0.6, "flowers/5w1s": 0.6}
+    assert "maml++" in Path("reports/index.html").read_text()
+
+
 def changed(value: Any, draw: random.Random) -> Any:
     """JSON with one value, at any depth, of another kind, out of range or gone."""
     if isinstance(value, dict) and value and draw.random() < 0.9:
@@ -134,6 +150,8 @@ def damaged(path: Path, content: bytes, draw: random.Random) -> bytes:
         fields = content.split(b",")
         fields[draw.randrange(len(fields))] = draw.choice([b"", b"x", b"nan", b"1\n2", b"\xff"])
         return draw.choice([b",".join(fields), b"\n".join(content.split(b"\n")[: draw.randrange(3)])])
+    if draw.random() < 0.5 and path.suffix == ".npz":
+        return arrays_changed(content, draw)
     return draw.choice([content[:at], content[:at] + draw.randbytes(3) + content[at + 3 :], b"", b"\0\0", b"[]"])
 
 

@@ -125,13 +125,14 @@ def test_stages_of_one_execution_share_a_parent(store, monkeypatch) -> None:
 def test_a_summary_stands_with_the_execution(store, monkeypatch) -> None:
     monkeypatch.setattr(tracking, "_dvc_process", lambda: "here-1-2.00")
     with tracking.start("compare", {}) as run:
-        run.summary({"few-shot": {"maml": {"lake/5w1s": 0.5, "lake/5w5s": 0.75}}})
+        run.summary({"few-shot": {"maml": {"lake/5w1s": 0.5, "lake/5w5s": 0.75}, "maml++": {"lake/5w1s": 0.25}}})
     found, client = runs(store)
     (parent,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
-    assert parent.data.metrics == {"few-shot.maml.lake/5w1s": 0.5, "few-shot.maml.lake/5w5s": 0.75}
+    other = "few-shot.mamlpp.lake/5w1s"  # MLflow refuses a "+"
+    assert parent.data.metrics == {"few-shot.maml.lake/5w1s": 0.5, "few-shot.maml.lake/5w5s": 0.75, other: 0.25}
     tags = client.get_experiment(parent.info.experiment_id).tags
     view = json.loads(tags["mlflow.sharedViewState.experiments"])  # one column a method
-    assert view["selectedColumns"] == ["metrics.`few-shot.maml.lake/5w1s`"]
+    assert view["selectedColumns"] == ["metrics.`few-shot.maml.lake/5w1s`", f"metrics.`{other}`"]
 
 
 def test_the_next_execution_has_a_parent_of_its_own(store, monkeypatch) -> None:

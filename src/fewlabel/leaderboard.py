@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from fewlabel.errors import UserError
 from fewlabel.intervals import seed_interval
-from fewlabel.params import Params
+from fewlabel.params import Maml, Params
 
 COLUMNS = (
     "family, method, dataset, protocol, transductive, seed, metric, value, ci95_low, ci95_high, n, "
@@ -20,6 +20,16 @@ COLUMNS = (
 ).split(", ")
 FINETUNE_STARTS = ("scratch", "rotation", "rotation-frozen-early", "rotation-frozen-last")
 TRANSFER_STARTS = ("scratch", "finetune", "frozen", "small-scratch", "small-rotation")
+# What MAML's switches make of it, by those that are on, in the order of `params.Maml`. MAML++ with its derivatives'
+# order annealed or not: its paper does, its authors' settings for Omniglot do not.
+MAML_SWITCHES = ("first_order", "second_order_from", "multi_step_loss", "learn_inner_lr", "anil")
+MAML_VARIANTS = {
+    (): "maml",
+    ("first_order",): "fomaml",
+    ("anil",): "anil",
+    ("multi_step_loss", "learn_inner_lr"): "maml++",
+    ("second_order_from", "multi_step_loss", "learn_inner_lr"): "maml++",
+}
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -148,15 +158,22 @@ def gather(params: Params, results: Path, raw: Path) -> pd.DataFrame:
 
 
 def labelled(row: dict[str, Any], measured: dict[str, Any], params: Params) -> dict[str, Any]:
-    """The row under a name of its own where it is not what its plain name says, so that it meets no reference."""
+    """The row under a name of its own where it is not what its plain name says, so that it meets no number published of
+    something else."""
     method, protocol = row["method"], row["protocol"]
-    if method == "maml" and params.maml.first_order:
-        method = "fomaml"
+    if method == "maml":
+        method = _maml_variant(params.maml)
     if row["family"] == "label-efficiency" and row["metric"] == "accuracy" and params.finetune.loss == "focal":
         method = f"{method}-focal"
     if measured["stopped_early"]:  # chosen by looking at test images
         protocol = f"{protocol}/stopped-at-test-{measured['target_accuracy']:g}"
     return row | {"method": method, "protocol": protocol}
+
+
+def _maml_variant(settings: Maml) -> str:
+    """The variant's name; of a mix that has none, ``maml-`` and the switches that are on."""
+    on = tuple(name for name in MAML_SWITCHES if getattr(settings, name))
+    return MAML_VARIANTS.get(on, "-".join(["maml", *on]))
 
 
 def runs(params: Params, results: Path) -> dict[str, Any]:

@@ -128,8 +128,11 @@ class Store:
     def _summary(
         self, run: str, parent: str | None, points: list[tuple[str, float, int, int]], columns: list[str]
     ) -> None:
-        self._metrics(parent or run, None, points)
-        view = json.dumps({"selectedColumns": [f"metrics.`{name}`" for name in columns[:_SUMMARY_COLUMNS]]})
+        # MLflow's names take no "+": there, maml++ is mamlpp.
+        plain = [(name.replace("+", "p"), value, time, step) for name, value, time, step in points]
+        self._metrics(parent or run, None, plain)
+        names = [name.replace("+", "p") for name in columns[:_SUMMARY_COLUMNS]]
+        view = json.dumps({"selectedColumns": [f"metrics.`{name}`" for name in names]})
         self.client.set_experiment_tag(self.experiment, f"{_VIEW}experiments", view)
 
     def _params(self, run: str, parent: str | None, values: dict[str, str]) -> None:
