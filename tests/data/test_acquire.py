@@ -16,12 +16,14 @@ import pytest
 from fewlabel.data import acquire
 from fewlabel.data.archives import Archive
 from fewlabel.errors import UserError
+from tests.conftest import ROOT
 
 BODY = bytes(range(256)) * 4000  # about a megabyte
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `BODY`; ``script`` lists what to do with the coming requests: a status, or ``cut`` half way."""
+    """Serves `BODY`; ``script`` lists what to do with the coming requests: a status, ``cut`` or ``stall`` half way,
+    stay ``silent``, ``understate`` the length, ``ignore range``."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -29,6 +31,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         self.body = BODY
         self.gate: threading.Event | None = None
+        self.asked = threading.Event()
         self.piece, self.seconds, self.pause = len(BODY) // 2, 0.0, threading.Event()  # sends so much, waits so long
 
     @property
@@ -45,11 +48,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)
+        self.server.asked.set()
         if self.server.gate:
-            self.server.gate.wait(10)
+            self.server.gate.wait(60)
         action = self.server.script.pop(0) if self.server.script else "serve"
         if isinstance(action, int):
             self.send_error(action)
+            return
+        if action == "silent":
+            self.server.pause.wait(10)
             return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and action != "ignore range" else 0
         body = self.server.body
@@ -62,11 +69,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.send_header("Content-Length", str(len(body) - start))
+        self.send_header("Content-Length", str((len(body) - start) // (2 if action == "understate" else 1)))
         self.end_headers()
         rest = body[start:]
         for at in range(0, len(rest), self.server.piece):
-            if action == "cut" and at >= len(rest) // 2:
+            if action in ("cut", "stall") and at >= len(rest) // 2:
+                self.server.pause.wait(10 if action == "stall" else 0)
                 break
             with contextlib.suppress(ConnectionError):
                 self.wfile.write(rest[at : at + self.server.piece])
@@ -78,6 +86,7 @@ def serving(server: Server) -> Iterator[Server]:
     thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.01), daemon=True)
     thread.start()
     yield server
+    server.pause.set()
     server.shutdown()
     server.server_close()
 
@@ -126,6 +135,37 @@ def test_a_cut_connection_is_resumed_where_it_was_cut(server: Server) -> None:
     assert 0 < starts[0] < starts[1] < len(BODY)
 
 
+def test_a_server_that_stalls_is_left_and_asked_again_for_the_rest(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acquire, "READ_S", 0.2)
+    server.script = ["silent", "stall", "stall"]
+    obtain(wanted(server.url))
+    assert server.ranges[:2] == [None, None]
+    starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in server.ranges[2:] if asked]
+    assert len(starts) == 2
+    assert 0 < starts[0] < starts[1] < len(BODY)
+
+
+def test_a_server_that_stays_silent_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acquire, "READ_S", 0.05)
+    server.script = ["silent"] * 20
+    with pytest.raises(UserError) as error:
+        obtain(wanted(server.url))
+    assert "no answer in time" in one_line(error)
+    assert len(server.ranges) == acquire.TRIES
+
+
+def test_an_understated_length_gives_no_half_a_file(server: Server) -> None:
+    server.script = ["understate"]
+    with pytest.raises(UserError, match="wrong or damaged content"):
+        obtain(wanted(server.url))
+    assert not Path("out").exists()
+    assert not list(Path(".checkpoints").rglob("*.part"))
+    assert obtain(wanted(server.url)) == "official"
+    assert server.ranges == [None, None]
+
+
 def test_a_later_run_resumes_what_a_killed_one_left(server: Server) -> None:
     part = acquire.DOWNLOADS / "file.bin.part"
     part.parent.mkdir(parents=True)
@@ -159,12 +199,17 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
     assert obtain(wanted(server.url)) == "official"
 
 
-def test_a_server_that_stays_busy_is_given_up(server: Server) -> None:
+def test_a_server_that_stays_busy_is_given_up_after_pauses_that_grow(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
     server.script = [503] * 20
     with pytest.raises(UserError) as error:
         obtain(wanted(server.url))
     assert "HTTP 503" in one_line(error)
     assert len(server.ranges) == acquire.TRIES
+    assert pauses == [0.5, 1, 2]
 
 
 def test_a_missing_file_says_what_was_tried_and_the_ways_out(server: Server, tmp_path: Path) -> None:
@@ -223,6 +268,32 @@ def test_two_at_once_download_it_once(server: Server) -> None:
     for thread in threads:
         thread.join(20)
     assert results == ["official", "official"]
+    assert server.ranges == [None]
+    assert Path("out0/file.bin").read_bytes() == Path("out1/file.bin").read_bytes() == BODY
+
+
+def test_two_processes_at_once_download_it_once(server: Server) -> None:
+    server.gate = threading.Event()
+
+    def start(out: str) -> subprocess.Popen[str]:
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n"
+            "from pathlib import Path\n"
+            "from fewlabel.data import acquire\n"
+            "from fewlabel.data.archives import Archive\n"
+            f"print(acquire.obtain({wanted(server.url)!r}, Path({out!r}), None)[0])\n"
+        )
+        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+    first = start("out0")
+    assert server.asked.wait(60)
+    second = start("out1")
+    assert second.stdout
+    assert "another process is downloading it, waiting" in second.stdout.readline()
+    server.gate.set()
+    for process in (first, second):
+        assert process.communicate(timeout=60)[0].endswith("official\n")
+        assert process.returncode == 0
     assert server.ranges == [None]
     assert Path("out0/file.bin").read_bytes() == Path("out1/file.bin").read_bytes() == BODY
 

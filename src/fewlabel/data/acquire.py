@@ -97,9 +97,9 @@ def weights(archive: Archive, mirror: Path | None, or_else: str) -> Path:
 def _copy(archive: Archive, source: Path, target: Path) -> Path:
     """A copy that is itself verified: between a look at the source and its copy either may change."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    living = set(map(str, psutil.pids()))
     for left_over in target.parent.glob(f".{target.name}.*.tmp"):  # of a killed run, or of one that is copying now
-        pid = left_over.name.split(".")[-2]
-        if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
+        if left_over.name.split(".")[-2] not in living:
             left_over.unlink(missing_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
