@@ -35,6 +35,7 @@ def main() -> None:
         way = way if cell.task else min(way, len(held_out))
         problem = base.Problem(way, shot, len(train), *data.images.shape[2:4])
         method = base.create(cell.method, cell.settings, problem, device, cell.seed)
+        devices.check_share(cell.method, method.shape.tasks)
         episodes.check(method.shape, len(train), data.drawings, method.way_parameter, method.shot_parameter)
         count = cell.params.episodes.validation_count
         shape = episodes.Shape(count, way, shot, max(1, min(VALIDATION_QUERIES, data.drawings - shot)))

@@ -32,6 +32,16 @@ def test_a_saved_state_is_found_by_the_same_training_only(tmp_path) -> None:
     assert Checkpoint("a", {"lr": 1}, [data]).load() is None
 
 
+def test_of_several_processes_the_first_one_saves(monkeypatch) -> None:
+    shared = Checkpoint("a", {"lr": 1}, [])
+    monkeypatch.setenv("RANK", "1")
+    shared.save({"step": 1})
+    assert shared.load() is None
+    monkeypatch.setenv("RANK", "0")
+    shared.save({"step": 2})
+    assert shared.load() == {"step": 2}
+
+
 def test_saving_removes_the_stale_ones_and_remove_removes_all() -> None:
     Checkpoint("a", {"lr": 1}, []).save({"step": 1})
     new = Checkpoint("a", {"lr": 2}, [])

@@ -1,4 +1,5 @@
-"""Two processes under torchrun make the same step as one, on the same tasks."""
+"""Two processes under torchrun make the same step as one, on the same tasks; tasks that they cannot share evenly are
+refused."""
 
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fewlabel import device
+from fewlabel.errors import UserError
 from tests.conftest import ROOT
 
 SCRIPT = """
@@ -55,3 +58,24 @@ def test_two_processes_make_the_step_of_one(name: str, tmp_path: Path) -> None:
         results.append(load_file(path))
     for key, one in results[0].items():
         torch.testing.assert_close(results[1][key], one, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "processes", "told"),
+    [
+        (1, 1, None),
+        (8, 1, None),
+        (8, 4, None),
+        (1, 2, "maml: a step has one task, which 2 processes cannot share: start it without torchrun"),
+        (8, 3, "maml: 3 processes cannot share maml.meta_batch = 8 tasks evenly: start as many as divide it"),
+        (8, 16, "maml: 16 processes cannot share maml.meta_batch = 8 tasks evenly: start as many as divide it"),
+    ],
+)
+def test_only_processes_that_share_tasks_evenly_may(tasks: int, processes: int, told: str | None, monkeypatch) -> None:
+    monkeypatch.setattr(device, "process_count", lambda: processes)
+    if told is None:
+        device.check_share("maml", tasks)
+    else:
+        with pytest.raises(UserError) as refused:
+            device.check_share("maml", tasks)
+        assert str(refused.value) == told
