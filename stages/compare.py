@@ -58,8 +58,8 @@ def main() -> None:
             REPORT.parent.mkdir(exist_ok=True)
             page.replace(REPORT)
         run.summary(leaderboard.summary(table))
-        for family, (folder, why) in leaderboard.best(settings, RESULTS).items():
-            run.best(family, folder, why)
+        for family, (folder, facts) in leaderboard.best(settings, RESULTS).items():
+            run.best(family, folder, **facts)
     print(table.drop(columns=["reference_source", "device"]).to_string(index=False, float_format="%.4g"))
 
 

@@ -22,7 +22,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
 
-from fewlabel import augment, supervised, tracking
+from fewlabel import augment, mlflow_store, supervised, tracking
 from fewlabel.episodes import as_float
 from fewlabel.methods import base
 from fewlabel.models import resnet
@@ -330,15 +330,41 @@ def test_the_best_of_a_family_carries_the_alias(store, tmp_path, monkeypatch) ->
             tracking.outputs(folder)
     (tmp_path / "copy").mkdir()
     monkeypatch.chdir(tmp_path / "copy")  # as dvc exp run --temp does: another place than the store's
-    for best in (*folders, folders[1]):
+    facts = {"protocol": "lake/5w1s", "origin": "archive", "budget": "cpu"}
+    for folder, value in ((folders[0], 0.5), (folders[1], 0.75), (folders[0], 0.625), (folders[1], 0.75)):
         with tracking.start("compare", {}) as run:
-            run.best("few-shot", best, "the highest accuracy on lake/5w1s")
+            run.best("few-shot", folder, value=value, **facts)
     found, client = runs(store)
     version = client.get_model_version_by_alias("fewlabel-few-shot", "best")
     models = client.search_logged_models([found[0].info.experiment_id])
     assert {model.artifact_location: model.name for model in models}[version.source] == "prototypes-lake-1"
-    assert version.description == "the highest accuracy on lake/5w1s"
+    assert version.description == "the highest test accuracy: 75.0% on lake/5w1s"
+    assert version.tags == facts | {"value": "0.75"}
     assert len(client.search_model_versions("name = 'fewlabel-few-shot'")) == 2
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "takes"),
+    [
+        ({}, {"value": "0.4"}, True),
+        ({}, {"value": "0.6"}, False),
+        ({}, {"value": "0.5"}, False),
+        ({}, {"value": "0.4", "protocol": "vinyals/5w1s"}, False),
+        ({}, {"value": "0.4", "origin": "own"}, False),
+        ({}, {"value": "0.9", "origin": "embedded", "budget": "gpu"}, True),
+        ({"origin": "embedded", "budget": "gpu"}, {"value": "0.1"}, False),
+        ({}, {"value": "0.9", "budget": "smoke", "protocol": "vinyals/5w1s"}, True),
+        ({"budget": "smoke"}, {"value": "0.1"}, False),
+        ({"origin": "embedded"}, {"origin": "embedded", "value": "0.4"}, True),
+    ],
+)
+def test_no_smoke_run_takes_the_alias_from_a_real_result(new, old, takes) -> None:
+    facts = {"value": "0.5", "protocol": "lake/5w1s", "origin": "archive", "budget": "cpu"}
+    assert mlflow_store.better(facts | new, facts | old) == takes
+
+
+def test_a_model_registered_before_versions_had_tags_is_replaced() -> None:
+    assert mlflow_store.better({"value": "0.1", "protocol": "a/b", "origin": "embedded", "budget": "smoke"}, {})
 
 
 def test_a_long_stage_has_the_load_of_its_machine(store, monkeypatch) -> None:

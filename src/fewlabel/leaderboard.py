@@ -198,21 +198,23 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     return nested
 
 
-def best(params: Params, results: Path) -> dict[str, tuple[Path, str]]:
-    """Of each family the training with the highest test accuracy: its folder, and what it was chosen by.
+def best(params: Params, results: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Of each family the training with the highest test accuracy: its folder, and ``value, protocol, origin, budget``.
 
-    Few-shot models are compared on the first split and task under ``cells``, the others on all that they are tested on.
+    Few-shot models are compared on the first split and task under ``cells``, each query answered without the others;
+    the others on all that they are tested on.
     """
     few_shot = f"{params.cells.splits[0]}/{params.cells.tasks[0]}"
-    found: dict[str, tuple[Path, str]] = {}
-    highest: dict[str, float] = {}
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for cell in cells(params, results):
-        for row in read_json(cell.measured / "metrics.json", Measured)["rows"]:
-            family, protocol, value = row["family"], row["protocol"], row["value"]
-            comparable = row["metric"] == "accuracy" and (family != "few-shot" or protocol == few_shot)
-            if comparable and value > highest.get(family, -1):
-                highest[family] = value
-                found[family] = cell.trained[-1], f"the highest test accuracy: {value:.1%} on {protocol}"
+        measured = read_json(cell.measured / "metrics.json", Measured)
+        for row in (labelled(row, measured, params) for row in measured["rows"]):
+            family, plain = row["family"], row["metric"] == "accuracy" and not row["transductive"]
+            if not plain or (family == "few-shot" and row["protocol"] != few_shot):
+                continue
+            if family not in found or row["value"] > found[family][1]["value"]:
+                facts = {key: row[key] for key in ("value", "protocol", "budget")}
+                found[family] = cell.trained[-1], facts | {"origin": measured["origin"]}
     return found
 
 

@@ -39,6 +39,7 @@ _STAGES = {
 }
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", f"{_VIEW}stages": json.dumps(_STAGES)}
 _SUMMARY_COLUMNS = 16
+_BUDGETS = ("smoke", "cpu", "gpu")  # from the smallest
 
 
 class Store:
@@ -179,8 +180,9 @@ class Store:
             if status != "FINISHED":  # stays visible when a later stage of this execution ends well
                 self.client.set_tag(parent, "fewlabel.failed_stage", stage)
 
-    def _best(self, run: str, parent: str | None, family: str, weights: str, description: str) -> None:
-        """Point the alias ``best`` of the family's registered model at the model with these weights."""
+    def _best(self, run: str, parent: str | None, family: str, weights: str, facts: dict[str, str]) -> None:
+        """Point the alias ``best`` of the family's registered model at the model with these weights, if it is `better`
+        than the one that has it."""
         from mlflow.exceptions import MlflowException
 
         models = self.client.search_logged_models([self.experiment], f"tags.`weights` = '{weights}'", max_results=1)
@@ -191,12 +193,20 @@ class Store:
             self.client.create_registered_model(name, description=f"Best model of the family {family}")
         # Not models:/<id>, which MLflow would look up in the store that the working directory stands for.
         source = model.artifact_location
-        known = {version.source: version for version in self.client.search_model_versions(f"name = '{name}'")}
-        version = known.get(source) or self.client.create_model_version(
-            name, source, run_id=model.source_run_id, model_id=model.model_id
-        )
-        self.client.update_model_version(name, version.version, description)
-        self.client.set_registered_model_alias(name, "best", version.version)
+        with self._lock:  # two experiments may end at once
+            known = {version.source: version for version in self.client.search_model_versions(f"name = '{name}'")}
+            with contextlib.suppress(MlflowException):  # there is none yet
+                holder = self.client.get_model_version_by_alias(name, "best")
+                if holder.source != source and not better(facts, holder.tags):
+                    return
+            version = known.get(source) or self.client.create_model_version(
+                name, source, run_id=model.source_run_id, model_id=model.model_id
+            )
+            description = f"the highest test accuracy: {float(facts['value']):.1%} on {facts['protocol']}"
+            self.client.update_model_version(name, version.version, description)
+            for key, value in facts.items():
+                self.client.set_model_version_tag(name, version.version, key, value)
+            self.client.set_registered_model_alias(name, "best", version.version)
 
     def load_of_machine(self) -> dict[str, float]:
         """Processor, memory and (with the package nvidia-ml-py) GPU load, under MLflow's own names."""
@@ -212,6 +222,23 @@ class Store:
             monitor.collect_metrics()
             numbers |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
         return numbers
+
+
+def better(new: dict[str, str], old: dict[str, str]) -> bool:
+    """Whether a model takes the alias from another, by their version tags ``value, protocol, origin, budget``.
+
+    Real data replace stand-ins, and a larger budget a smaller one, never the other way round; among equals the higher
+    value on the same protocol.
+    """
+
+    def rank(tags: dict[str, str]) -> tuple[bool, int]:
+        budget = tags.get("budget")
+        return tags.get("origin", "embedded") != "embedded", _BUDGETS.index(budget) if budget in _BUDGETS else -1
+
+    if rank(new) != rank(old):
+        return rank(new) > rank(old)
+    same = all(new[key] == old.get(key) for key in ("protocol", "origin"))
+    return same and float(new["value"]) > float(old["value"])
 
 
 def _with_backbone(head: Path, backbone: Path, blocks: int, folder: Path) -> Path:
@@ -239,10 +266,12 @@ def saved_model(weights: Path, config: dict[str, Any], model_id: str, run: str) 
     way, shot, shape = config["way"], config["shot"], config["image"]
     few_shot = config["kind"] == "few-shot"
     integer = DataType.long
+    asked = [ParamSpec("way", integer, way), ParamSpec("shot", integer, shot)]
+    asked.append(ParamSpec("transductive", DataType.boolean, False))
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *shape))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1 if few_shot else way))]),
-        params=ParamSchema([ParamSpec("way", integer, way), ParamSpec("shot", integer, shot)]) if few_shot else None,
+        params=ParamSchema(asked) if few_shot else None,
     )
     # Noise: it shows shape and type, and photographs have no licence to be copied into every run.
     count = way * shot + 1 if few_shot else 1

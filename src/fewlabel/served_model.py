@@ -3,8 +3,8 @@
 MLflow copies this package beside each model; ``mlflow.pyfunc.load_model`` runs this file. Inputs are uint8 images.
 
 - few-shot: way × shot support images, all of class 0 first, then the queries → probabilities (queries, way).
-  The params ``way`` and ``shot`` say how many; MAML and Reptile take only the way they were trained for, and
-  normalise over all queries given at once.
+  The params ``way`` and ``shot`` say how many; MAML and Reptile take only the way they were trained for. With
+  ``transductive`` they normalise over all queries given at once, otherwise each is answered as if it were alone.
 - classifiers: images → probabilities (n, classes).
 """
 
@@ -31,13 +31,13 @@ class ServedModel(PythonModel):
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         images = torch.from_numpy(np.ascontiguousarray(model_input, dtype=np.uint8))
         if self.config["kind"] == "few-shot":
-            chosen = {"way": self.config["way"], "shot": self.config["shot"]} | (params or {})
-            return self._few_shot(images, chosen["way"], chosen["shot"]).softmax(-1).numpy()
+            chosen = {"way": self.config["way"], "shot": self.config["shot"], "transductive": False} | (params or {})
+            return self._few_shot(images, **chosen).softmax(-1).numpy()
         with torch.no_grad():
             classify = self._classifier()
             return torch.cat([classify(chunk) for chunk in images.split(CHUNK)]).softmax(-1).numpy()
 
-    def _few_shot(self, images: Tensor, way: int, shot: int) -> Tensor:
+    def _few_shot(self, images: Tensor, way: int, shot: int, transductive: bool) -> Tensor:
         from fewlabel import params as parameters
         from fewlabel.episodes import as_float
         from fewlabel.methods import base
@@ -53,7 +53,7 @@ class ServedModel(PythonModel):
         with torch.no_grad():
             embedded = method.embed(as_float(images))
             support, queries = embedded[: way * shot].unflatten(0, (way, shot)), embedded[way * shot :]
-            return method.predict(support[None], queries[None, None])[0]
+            return method.predict(support[None], queries[None, None], transductive)[0]
 
     def _classifier(self) -> Callable[[Tensor], Tensor]:
         """uint8 images → logits, as the stages ``finetune`` and ``transfer`` compute them."""

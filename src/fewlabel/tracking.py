@@ -175,15 +175,18 @@ class Run:
         columns = [f"{f}.{m}.{next(iter(n))}" for f, methods in numbers.items() for m, n in methods.items()]
         self._do("summary", points=points, columns=columns)
 
-    def best(self, family: str, folder: str | Path, description: str) -> None:
-        """Register the model that a training left in `folder` as the best of its family (alias ``best``).
+    def best(self, family: str, folder: str | Path, value: float, protocol: str, origin: str, budget: str) -> None:
+        """Register the model that a training left in `folder` as the best of its family (alias ``best``), unless the
+        one that is registered is better.
 
         Args:
-            description: what it was chosen by.
+            value: its test accuracy, which it was chosen by.
+            origin, budget: of the data, and of the training.
         """
         if self._record is None:
             return
-        self._do("best", family=family, weights=_md5(Path(folder) / "model.safetensors"), description=description)
+        facts = {"value": str(value), "protocol": protocol, "origin": origin, "budget": budget}
+        self._do("best", family=family, weights=_md5(Path(folder) / "model.safetensors"), facts=facts)
 
     def finish(self, status: str) -> None:
         self._flush()
