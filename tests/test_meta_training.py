@@ -105,12 +105,12 @@ def test_lost_numbers_stop_it_and_leave_the_checkpoint_from_before(
     def poisoned(*arguments: Any) -> tuple[Tensor, Tensor]:
         loss, accuracy = step(*arguments)
         number = next(steps)
-        if number == 6 and broken == "weights":  # seen in the loss of the next step only
+        if number == 5 and broken == "weights":  # seen in the loss of the next step only
             method.model.convolutions[0].weight.data.fill_(torch.inf)
         return torch.tensor(torch.nan) if number == 5 and broken == "loss" else loss, accuracy
 
     monkeypatch.setattr(method, "step", poisoned)
-    at = {"loss": 5, "weights": 7}[broken]
+    at = {"loss": 5, "weights": 6}[broken]
     with pytest.raises(UserError, match=rf"cell: the loss is no longer finite at step {at} \(lr 0\.001\): lower"):
         meta_training.train(
             method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0, "cell", checkpoint=checkpoint
@@ -118,6 +118,56 @@ def test_lost_numbers_stop_it_and_leave_the_checkpoint_from_before(
     state = checkpoint.load()
     assert state is not None
     assert state["step"] == 4
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_state_that_is_not_finite_is_never_said_to_be_saved(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Adam's second moment may be infinite beside weights that are whole: no loss shows it."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint, settings = Checkpoint("cell", {}, []), settings_of("prototypes")
+    method = base.create("prototypes", settings, Problem(5, 1, 12), CPU, seed=0)
+
+    def stop(step: int) -> bool:
+        if step == (2 if interrupted else 3):
+            next(iter(method.optimizer.state.values()))["exp_avg_sq"].fill_(torch.inf)
+            if interrupted:
+                os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    at = 3 if interrupted else 4
+    with pytest.raises(UserError, match=rf"cell: the model or its optimiser is no longer finite at step {at} \(lr"):
+        meta_training.train(
+            method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0, "cell", checkpoint=checkpoint, stop=stop
+        )
+    assert "saved" not in capsys.readouterr().out
+    state = checkpoint.load()
+    assert state is not None
+    assert state["step"] == 2
+
+
+@pytest.mark.parametrize(("at", "stop_at"), [(8, None), (2, 2)])
+def test_final_weights_that_are_not_finite_are_no_result(
+    at: int, stop_at: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The validation loss is finite beside them, or there was none."""
+    monkeypatch.setattr(meta_training, "score", lambda *_: (0.5, 0.5))
+    settings = settings_of("prototypes", validate_every=100)
+    method = base.create("prototypes", settings, Problem(5, 1, 12), CPU, seed=0)
+    step, steps = method.step, iter(range(1, 9))
+
+    def broken(*arguments: Any) -> tuple[Tensor, Tensor]:
+        numbers = step(*arguments)
+        if next(steps) == at:
+            method.model.convolutions[0].weight.data.fill_(torch.inf)
+        return numbers
+
+    monkeypatch.setattr(method, "step", broken)
+    with pytest.raises(UserError, match=rf"the model is no longer finite at step {at} \(lr 0\.001\): lower"):
+        meta_training.train(
+            method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0, stop=lambda step: step == stop_at
+        )
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,7 +69,7 @@ def train(
         stop: asked before each step whether to break off, as a kill would.
 
     Raises:
-        UserError: the loss is no longer finite; the last checkpoint is from before.
+        UserError: the loss or the model is no longer finite; the last checkpoint is from before.
         KeyboardInterrupt: SIGINT or SIGTERM came; the step under way was ended and saved.
     """
     state: dict[str, Any] = {"step": 0, "rows": [], "best": None, "best_loss": float("inf"), "best_step": 0}
@@ -96,7 +96,7 @@ def train(
             state["step"] = step = step + 1
             bar.update()
             if not math.isfinite(loss.item()):
-                raise _diverged(name, step, settings)
+                raise _diverged("loss", name, step, settings)
             validate = step % settings.validate_every == 0 or step == settings.iterations
             if validate or step % every == 0:
                 numbers = {"loss": loss.item(), "accuracy": accuracy.item()}
@@ -110,24 +110,34 @@ def train(
                 if log:
                     log(step, **numbers)
                 state["rows"].append([step, *numbers.values(), *[None] * (4 - len(numbers))])
-            if checkpoint and (interrupted() or step % settings.checkpoint_every == 0):
+            stopping = interrupted()
+            if checkpoint and (stopping or step % settings.checkpoint_every == 0):
+                moments = method.optimizer.state.values() if method.optimizer else ()
+                if not _finite(method.model.state_dict(), *moments):  # since this step's update
+                    raise _diverged("model or its optimiser", name, step, settings)
                 seconds = earlier + time.perf_counter() - start
                 checkpoint.save({**state, "seconds": seconds, "method": method.state()})
-            if interrupted():
+            if stopping:
                 print(f"{name}: interrupted at step {step}" + (", which is saved" if checkpoint else ""), flush=True)
                 raise KeyboardInterrupt
     if state["best"] is not None:
         method.model.load_state_dict(state["best"])
+    if not _finite(method.model.state_dict()):  # a validation loss can be finite all the same
+        raise _diverged("model", name, state["best_step"] or state["step"], settings)
     return Outcome(state["step"], earlier + time.perf_counter() - start, state["rows"])
 
 
-def _diverged(name: str, step: int, settings: Training) -> UserError:
+def _diverged(what: str, name: str, step: int, settings: Training) -> UserError:
     rates = {key: value for key, value in settings if key.endswith("_lr") or key == "lr"}
     named = ", ".join(f"{key} {value:g}" for key, value in rates.items() if not isinstance(value, bool))
     return UserError(
-        f"{name}: the loss is no longer finite at step {step} ({named}): lower a learning rate; nothing was written, "
+        f"{name}: the {what} is no longer finite at step {step} ({named}): lower a learning rate; nothing was written, "
         "and the checkpoint is from before"
     )
+
+
+def _finite(*groups: Mapping[str, Tensor]) -> bool:
+    return all(bool(value.isfinite().all()) for group in groups for value in group.values())
 
 
 def score(method: Method, table: Tensor, indices: Indices) -> tuple[float, float]:
