@@ -1,6 +1,7 @@
 """The leaderboard: every named cell, nothing else, each number with where it came from."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -177,6 +178,23 @@ def test_the_readme_shows_the_committed_leaderboard() -> None:
     shown = readme.split("<!-- leaderboard -->\n")[1].split("<!-- end of leaderboard -->")[0]
     assert shown == (ROOT / "metrics" / "leaderboard.md").read_text(encoding="utf-8")
     assert shown == leaderboard.markdown(pd.read_csv(ROOT / "metrics" / "comparison.csv"))
+
+
+def test_the_readme_shows_the_published_numbers() -> None:
+    """Its table and the leaderboard's references say the same."""
+    known = pd.read_csv(Path(leaderboard.__file__).with_name("references.csv"))
+    references = {(row.method, row.protocol, row.transductive): row.value for row in known.itertuples()}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.split("### Beside the published numbers\n")[1].split("## The pipeline")[0]
+    rows = [re.split(r" *\| *", line)[1:4] for line in table.splitlines() if re.match(r"\| [a-zA-Z+, ]+ \| `", line)]
+    shown = {}
+    for name, protocol, value in rows:
+        method = name.lower().removesuffix(", transductive")
+        transductive = method.startswith("maml") or name.endswith(", transductive")
+        shown[method, protocol.strip("`"), transductive] = float(value.split()[0]) / 100
+    assert len(shown) == len(rows)
+    ours = {key: value for key, value in references.items() if key[1].startswith("vinyals/") and key[0] != "siamese"}
+    assert shown == pytest.approx(ours)  # there are no settings of the Siamese network's authors to train it by
 
 
 @pytest.mark.parametrize(
