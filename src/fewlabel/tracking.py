@@ -375,7 +375,7 @@ def _open(name: str) -> Run:
     if off or os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one tells of all
         return Run()
     root, dvc = Path(os.environ.get("DVC_ROOT", ".")).resolve(), _dvc()
-    tags = _tags(root)
+    tags = _tags()
     record = {
         "name": name,
         "started": _now(),
@@ -423,10 +423,10 @@ def _dvc() -> psutil.Process | None:
     return None
 
 
-def _tags(root: Path) -> dict[str, str]:
+def _tags() -> dict[str, str]:
     tags = {
-        "git.commit": _git(root, "rev-parse", "HEAD"),
-        "git.dirty": str(bool(_git(root, "status", "--porcelain", "--untracked-files=no"))).lower(),
+        "git.commit": _git("rev-parse", "HEAD"),
+        "git.dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
     }
@@ -435,8 +435,10 @@ def _tags(root: Path) -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+def _git(*arguments: str) -> str:
+    """Of the tree that the stage runs in: of a copy, ``DVC_ROOT`` is the repository that it was made from. DVC may be
+    at work in that tree, so no lock is taken."""
+    done = subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
