@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -122,6 +123,40 @@ def test_stages_of_one_execution_share_a_parent(store, monkeypatch) -> None:
     assert [file.path for file in client.list_artifacts(parent[0].info.run_id)] == ["params.yaml"]
 
 
+def test_an_execution_has_all_parameters_its_budget_and_its_origin(store, monkeypatch, root) -> None:
+    monkeypatch.setattr(tracking, "_dvc_process", lambda: "here-1-2.00")
+    text = (root / "params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("budget: cpu", "budget: smoke").replace("official  ", "embedded  "))
+    with tracking.start("episodes", {}):
+        pass
+    found, _ = runs(store)
+    (parent,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    assert (parent.data.tags["budget"], parent.data.tags["origin"]) == ("smoke", "embedded")
+    told = parent.data.params
+    assert (told["maml.inner_lr"], told["maml.meta_batch"], told["cells.tasks"]) == ("0.4", "4", "['5w1s', '5w5s']")
+    assert len(told) > 100  # more than MLflow takes at once
+    assert re.fullmatch(r"repro-no-commit-\d{8}-\d{6}", parent.info.run_name)
+
+
+def test_git_is_asked_about_the_tree_that_the_stage_runs_in(store, tmp_path, monkeypatch) -> None:
+    """As in the queue and with --temp, where `DVC_ROOT` is the repository that the copy was made from."""
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "copy"
+    for folder in (tmp_path, copy):
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(folder)
+        for command in ("init -q", "config user.name t", "config user.email t@t", "config commit.gpgsign false"):
+            subprocess.run(["git", *command.split()], check=True)
+        Path("file").write_text(str(folder))
+        subprocess.run(["git", "add", "file"], check=True)
+        subprocess.run(["git", "commit", "-qm", "one"], check=True)
+    (tmp_path / "file").write_text("changed since")
+    with tracking.start("episodes", {}):
+        pass
+    found, _ = runs(store)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert (found[0].data.tags["git.commit"], found[0].data.tags["git.dirty"]) == (head, "false")
+
+
 def test_a_summary_stands_with_the_execution(store, monkeypatch) -> None:
     monkeypatch.setattr(tracking, "_dvc_process", lambda: "here-1-2.00")
     with tracking.start("compare", {}) as run:
@@ -132,7 +167,8 @@ def test_a_summary_stands_with_the_execution(store, monkeypatch) -> None:
     assert parent.data.metrics == {"few-shot.maml.lake/5w1s": 0.5, "few-shot.maml.lake/5w5s": 0.75, other: 0.25}
     tags = client.get_experiment(parent.info.experiment_id).tags
     view = json.loads(tags["mlflow.sharedViewState.experiments"])  # one column a method
-    assert view["selectedColumns"] == ["metrics.`few-shot.maml.lake/5w1s`", f"metrics.`{other}`"]
+    assert view["selectedColumns"][-2:] == ["metrics.`few-shot.maml.lake/5w1s`", f"metrics.`{other}`"]
+    assert {"tags.`budget`", "tags.`origin`", "params.`maml.inner_lr`"} <= set(view["selectedColumns"])
 
 
 def test_the_next_execution_has_a_parent_of_its_own(store, monkeypatch) -> None:

@@ -19,10 +19,12 @@ from typing import Any
 
 from filelock import FileLock
 
+from fewlabel.errors import UserError
+
 EXPERIMENT = "fewlabel"
 KEY = "fewlabel.run"  # the tag that tells one run from every other, whatever store it is in
 FILES = {"artifact": ("path",), "model": ("path", "backbone")}  # of an operation, what names a file that is read
-_MAX_BATCH = 1000  # MLflow's limit of one log_batch
+_MAX_BATCH, _MAX_PARAMS = 1000, 100  # MLflow's limits of one log_batch
 _SCRIPT = Path(__file__).with_name("served_model.py")
 # Ready-made lists with columns worth reading, as the UI stores its shared views: ?viewStateShareKey=stages. Sorted by
 # anything but time, the UI shows children without their parents.
@@ -38,6 +40,11 @@ _STAGES = {
     "orderByAsc": False,
 }
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development", f"{_VIEW}stages": json.dumps(_STAGES)}
+# Of the executions beside what they scored: what tells a stand-in from a result, and what is turned most.
+_EXECUTION_COLUMNS = [
+    *(f"tags.`{name}`" for name in ("budget", "origin")),
+    *(f"params.`{name}`" for name in ("maml.inner_lr", "reptile.inner_lr", "prototypes.lr", "finetune.lr")),
+]
 _SUMMARY_COLUMNS = 16
 _BUDGETS = ("smoke", "cpu", "gpu")  # from the smallest
 
@@ -105,9 +112,13 @@ class Store:
         if found:
             self.client.update_run(found, status="RUNNING")
             return found
+        settings = _settings(execution["files"])
+        origin = "embedded" if settings.get("data.source") == "embedded" else "archive"  # as the runs of the stages say
+        tags = {"budget": settings["budget"], "origin": origin} if settings else {}
         run = self.client.create_run(
-            self.experiment, execution["started"], execution["tags"], run_name=execution["name"]
+            self.experiment, execution["started"], execution["tags"] | tags, run_name=execution["name"]
         )
+        self._params(run.info.run_id, None, settings)
         for name, text in execution["files"].items():
             self.client.log_text(run.info.run_id, text, name)
         return run.info.run_id
@@ -133,13 +144,15 @@ class Store:
         plain = [(name.replace("+", "p"), value, time, step) for name, value, time, step in points]
         self._metrics(parent or run, None, plain)
         names = [name.replace("+", "p") for name in columns[:_SUMMARY_COLUMNS]]
-        view = json.dumps({"selectedColumns": [f"metrics.`{name}`" for name in names]})
+        view = json.dumps({"selectedColumns": [*_EXECUTION_COLUMNS, *(f"metrics.`{name}`" for name in names)]})
         self.client.set_experiment_tag(self.experiment, f"{_VIEW}experiments", view)
 
     def _params(self, run: str, parent: str | None, values: dict[str, str]) -> None:
         from mlflow.entities import Param
 
-        self.client.log_batch(run, params=[Param(key, value) for key, value in values.items()])
+        params = [Param(key, value) for key, value in values.items()]
+        for start in range(0, len(params), _MAX_PARAMS):
+            self.client.log_batch(run, params=params[start : start + _MAX_PARAMS])
 
     def _tags(self, run: str, parent: str | None, values: dict[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -222,6 +235,28 @@ class Store:
             monitor.collect_metrics()
             numbers |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
         return numbers
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def as_params(values: dict[str, Any]) -> dict[str, str]:
+    """Nested values under dotted names, as MLflow takes parameters."""
+    return {key: str(value)[:500] for key, value in flatten(values)}
+
+
+def _settings(files: dict[str, str]) -> dict[str, str]:
+    """All of params.yaml, as its budget resolves it."""
+    from fewlabel import params
+
+    with contextlib.suppress(UserError):  # which the stage itself says
+        return as_params(params.loads(files.get("params.yaml", "")).model_dump())
+    return {}
 
 
 def better(new: dict[str, str], old: dict[str, str]) -> bool:

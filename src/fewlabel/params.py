@@ -354,12 +354,19 @@ def parse_label_cell(cell: str) -> tuple[int, int]:
 def load(path: str | Path = "params.yaml") -> Params:
     """Read, resolve for the chosen budget, and check params.yaml. Raises `UserError` naming the first mistake."""
     try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    return loads(text, name=str(path))
+
+
+def loads(text: str, name: str = "params.yaml") -> Params:
+    """`load` of a file's text. Raises `UserError`."""
+    try:
+        raw = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML ({_plain(str(error))})") from None
-    return parse(raw, name=str(path))
+        raise UserError(f"{name}: not valid YAML ({_plain(str(error))})") from None
+    return parse(raw, name)
 
 
 def parse(raw: Any, name: str = "params.yaml") -> Params:

@@ -104,7 +104,7 @@ class Run:
     def params(self, values: dict[str, Any]) -> None:
         """The stage's own parameters, flattened to dotted names; call once."""
         self._settings = values
-        self._do("params", values={key: str(value)[:500] for key, value in _flatten(values)})
+        self._do("params", values=mlflow_store.as_params(values))
 
     def tags(self, **values: Any) -> None:
         self._do("tags", values={key: str(value) for key, value in values.items()})
@@ -171,7 +171,7 @@ class Run:
             numbers: nested, family → method → protocol → number; called as DVC calls them, ``few-shot.maml.lake/5w1s``.
         """
         now = _now()
-        points = [(key, _short(value), now, 0) for key, value in _flatten(numbers)]
+        points = [(key, _short(value), now, 0) for key, value in mlflow_store.flatten(numbers)]
         columns = [f"{f}.{m}.{next(iter(n))}" for f, methods in numbers.items() for m, n in methods.items()]
         self._do("summary", points=points, columns=columns)
 
@@ -398,7 +398,9 @@ def _execution(tags: dict[str, str]) -> dict[str, Any] | None:
     files = {
         name: Path(name).read_text(encoding="utf-8") for name in ("params.yaml", "dvc.yaml") if Path(name).exists()
     }
-    name = os.environ.get("DVC_EXP_NAME") or f"repro-{tags.get('git.commit', '')[:7] or 'no-commit'}"
+    name = os.environ.get("DVC_EXP_NAME")
+    if not name:  # of several at one commit, the time tells which is which
+        name = f"repro-{tags.get('git.commit', '')[:7] or 'no-commit'}-{time.strftime('%Y%m%d-%H%M%S')}"
     return {"name": name, "started": _now(), "tags": own | tags, "files": files}
 
 
@@ -559,14 +561,6 @@ def _delete(spool: Path) -> None:
 
 def _files_of(spool: Path) -> Path:
     return spool.with_suffix(".files")
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _short(value: float) -> float:
