@@ -53,9 +53,10 @@ reliability: $(VENV)/.installed
 repro: $(VENV)/.installed
 	dvc repro
 
-# Experiments beside each other: what differs among them, on the first task of a method.
+# Experiments beside each other: what differs among them, on one protocol a family. Those that wait, which have no number
+# yet and so would differ in all, are in `dvc queue status`.
 show: $(VENV)/.installed
-	dvc exp show --only-changed --no-pager --drop '^(Created|State|Executor|rev|(src|stages|data/|results|metrics/).*|few-shot.*(10w|20w|w5s|all-).*)$$'
+	dvc exp show --only-changed --hide-queued --no-pager --drop '^(Created|Executor|rev|(src|stages|data/|results|metrics/).*|.*-transductive[.].*|few-shot.*(10w|20w|w5s|all-).*|label-efficiency.*([0-9]{3,}-per-class|which-rotation).*)$$'
 
 ui: $(VENV)/.installed
 	@test -f mlflow.db || { echo "No runs here yet: \`make repro\` or \`dvc exp run\` makes them (\`make demo\` says where its own are)."; exit 1; }

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -230,14 +231,33 @@ def test_experiments_are_compared(tried) -> None:
     shutil.rmtree(tried.folder / "difference")
 
 
-def test_the_table_of_experiments_has_a_handful_of_columns(tried) -> None:
+def show_command() -> str:
+    """What ``make show`` runs."""
     recipe = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\tdvc exp show"))
-    command = recipe.strip().replace("$$", "$") + " --md"
-    shown = tried.run(["sh", "-c", command]).stdout
+    return recipe.strip().replace("$$", "$")
+
+
+def test_the_table_of_experiments_has_a_handful_of_columns(tried) -> None:
+    shown = tried.run(["sh", "-c", f"{show_command()} --md"]).stdout
     columns = [name.strip() for name in shown.splitlines()[0].strip("|").split("|")]
     assert columns[0] == "Experiment"
+    assert "few-shot.maml.lake/5w1s" in columns
     assert "maml.inner_lr" in columns
-    assert len(columns) <= 8
+    assert len(columns) <= 5
+
+
+def test_of_the_default_cells_it_has_one_protocol_a_family() -> None:
+    drop = re.search(r"--drop '(.*)'", show_command())
+    assert drop
+    summary = json.loads((ROOT / "metrics" / "summary.json").read_text())
+    for family, methods in summary.items():
+        shown = {
+            method: [name for name in numbers if not re.match(drop[1], f"{family}.{method}.{name}")]
+            for method, numbers in methods.items()
+        }
+        assert {len(names) for method, names in shown.items() if not method.endswith("-transductive")} == {1}
+        assert not any(names for method, names in shown.items() if method.endswith("-transductive"))
+        assert len({name for names in shown.values() for name in names}) == 1
 
 
 def test_an_experiment_is_applied_and_becomes_a_branch(tried) -> None:
