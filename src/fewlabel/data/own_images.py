@@ -76,7 +76,8 @@ def image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
             square = ImageOps.fit(upright.convert("RGB" if colour else "L"), (size, size), Image.Resampling.LANCZOS)
     except Exception as error:  # damage makes Pillow raise errors of many kinds, also struct.error
         kind = "not a readable image" if path.suffix.lower() in SUFFIXES else "not an image"
-        raise UserError(f"{path}: {kind} ({' '.join(str(error).split())[:80]}); mend it or take it out") from None
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise UserError(f"{path}: {kind} ({reason}); mend it or take it out") from None
     pixels = np.asarray(square)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1) if colour else pixels[None])
 
