@@ -73,6 +73,19 @@ def test_under_dvc_it_stays_until_the_training_is_recorded(tmp_path, monkeypatch
     assert not list(checkpoint.FOLDER.rglob("*.*"))
 
 
+def test_two_stages_may_sweep_at_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "meta_train@a")
+    done = Checkpoint("a", {}, [])
+    done.save({"step": 9})
+    done.remove()
+    found = list(checkpoint.FOLDER.rglob("done"))
+    done.load()  # takes the mark away
+    monkeypatch.setattr(Path, "rglob", lambda *_: found)
+    checkpoint.sweep()
+    assert done.load() == {"step": 9}
+
+
 def test_a_failed_save_leaves_the_last_good_one() -> None:
     kept = Checkpoint("a", {}, [])
     kept.save({"step": 1})

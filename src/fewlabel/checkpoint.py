@@ -32,9 +32,10 @@ _SOURCES = Path(__file__).parent
 def sweep() -> None:
     """Delete the checkpoints of trainings that DVC has recorded since they ended."""
     recorded = Path("dvc.lock").stat().st_mtime_ns if Path("dvc.lock").exists() else 0
-    for mark in list(FOLDER.rglob(_DONE)):
-        if mark.stat().st_mtime_ns <= recorded:
-            shutil.rmtree(mark.parent, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):  # another stage sweeps too; what this one misses the next one finds
+        for mark in list(FOLDER.rglob(_DONE)):
+            if mark.stat().st_mtime_ns <= recorded:
+                shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 @contextlib.contextmanager
