@@ -22,10 +22,12 @@ from stages.common import launch, write_json
 FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
 SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
 RESULTS, RAW, METRICS, REPORT = Path("results"), Path("data/raw"), Path("metrics"), Path("reports/index.html")
+MADE = METRICS / ".made"  # everything, whole, on its way to its place
 
 
 def main() -> None:
     settings = params.load()
+    put_in_place()  # what a run made whole that was killed then
     with tracking.start("compare", settings.cells.model_dump()) as run:
         table = leaderboard.gather(settings, RESULTS, RAW)
         differences = paired.differences(settings, RESULTS)
@@ -52,15 +54,25 @@ def main() -> None:
             page.write_text(report.html(as_written, differences, runs, pictures, figures.DPI), encoding="utf-8")
             for made in sorted((*(out / "figures").iterdir(), out / "comparison.csv", page)):
                 run.artifact(made)
-            for made in sorted(out.iterdir()):  # everything was made: now, and only now, replace the earlier results
-                shutil.rmtree(METRICS / made.name, ignore_errors=True)
-                made.replace(METRICS / made.name)
-            REPORT.parent.mkdir(exist_ok=True)
-            page.replace(REPORT)
+            page.rename(out / page.name)
+            out.rename(MADE)  # everything was made: now, and only now, replace the earlier results
+        put_in_place()
         run.summary(leaderboard.summary(table))
         for family, (folder, facts) in leaderboard.best(settings, RESULTS).items():
             run.best(family, folder, **facts)
     print(table.drop(columns=["reference_source", "device"]).to_string(index=False, float_format="%.4g"))
+
+
+def put_in_place() -> None:
+    """Replace the earlier results by those in `MADE`, if there are any. A kill in the middle leaves both kinds, and the
+    rest to the next run, whatever else becomes of that."""
+    if MADE.exists():
+        REPORT.parent.mkdir(exist_ok=True)
+        for made in sorted(MADE.iterdir()):
+            place = REPORT if made.name == REPORT.name else METRICS / made.name
+            shutil.rmtree(place, ignore_errors=True)
+            made.replace(place)
+        MADE.rmdir()
 
 
 def read_curves(settings: params.Params) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:

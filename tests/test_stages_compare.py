@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -129,6 +130,35 @@ def test_a_variant_of_maml_has_its_name_everywhere(results) -> None:
     summary = json.loads(Path("metrics/summary.json").read_text())
     assert summary["few-shot"]["maml++-transductive"] == {"lake/5w1s": 0.6, "flowers/5w1s": 0.6}
     assert "maml++" in Path("reports/index.html").read_text()
+
+
+def test_a_kill_while_results_are_replaced_leaves_the_rest_to_the_next_run(results, monkeypatch) -> None:
+    compare.main()
+    first = contents("metrics", "reports")
+    path = results / "transfer" / "frozen-0" / "metrics.json"
+    path.write_text(path.read_text().replace("0.6", "0.65"))
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path: Path, **_: bool) -> None:
+        if path == Path("metrics/figures"):
+            (path / "training_time.png").unlink()
+            raise Killed
+        shutil.rmtree(path, ignore_errors=True)
+
+    with monkeypatch.context() as context:
+        context.setattr(compare, "shutil", SimpleNamespace(rmtree=killed))
+        with pytest.raises(Killed):
+            compare.main()
+    assert not Path("metrics/figures/training_time.png").exists()
+    (results / "transfer" / "finetune-0" / "most_wrong.png").unlink()
+    with pytest.raises(UserError):
+        compare.main()
+    second = contents("metrics", "reports")
+    assert second.keys() == first.keys()
+    assert b"0.65" in second["metrics/comparison.csv"]
+    assert second["reports/index.html"] != first["reports/index.html"]
 
 
 def changed(value: Any, draw: random.Random) -> Any:
