@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from fewlabel import checkpoint, tracking
@@ -36,6 +37,7 @@ _LARGEST = {
     "episodes": "episodes.count",
 }
 _FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+_ENDING_S = 3.0  # given to a process that was told to end, and to one that the kernel is still clearing away
 
 
 def launch(main: Callable[[], None]) -> None:
@@ -45,7 +47,8 @@ def launch(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of saying Ctrl+C
     try:
         checkpoint.sweep()
-        main()
+        with _alone(" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])):
+            main()
     except KeyboardInterrupt:
         print("interrupted: run the same command again; a training continues from its checkpoint", file=sys.stderr)
         sys.exit(130)
@@ -103,26 +106,79 @@ def _file_of(error: Exception) -> str | None:
 
 
 @contextlib.contextmanager
+def _alone(work: str) -> Iterator[None]:
+    """A block that no second process of this checkout enters for the same work: a `dvc` that died may have left its
+    stage behind. The lock of a process that ends, however it ends, is free; so what lies about within is a dead one's.
+    """
+    path = checkpoint.FOLDER / "locks" / (re.sub(r"[^\w.-]+", "-", work)[-150:] + ".lock")
+    lock = FileLock(path, timeout=_ENDING_S)
+    if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun, the first one stands for all
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+            path.write_text(str(os.getpid()), encoding="utf-8")
+        except Timeout:
+            other = "another process"
+            with contextlib.suppress(OSError):
+                other = f"process {path.read_text(encoding='utf-8')}"
+            raise UserError(f"{other} is at `{work}` already: wait for it, or end it") from None
+        except OSError:  # no room for it, or forbidden: the stage will say so if that concerns it
+            pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of ``path`` only when the block ends without an error. The stage's run
-    is told of it."""
+    """A folder to fill, which takes the place of ``path`` only when the block ends without an error, and is on the disk
+    then. The stage's run is told of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    for left_over in path.parent.glob(f".{path.name}.*.draft"):  # of a killed run
+    draft, aside = path.with_name(f".{path.name}.{os.getpid()}.draft"), path.with_name(f".{path.name}.aside")
+    with _alone(str(path)):
+        _clear(path, aside)  # of a killed run
+        draft.mkdir()
+        try:
+            yield draft
+            for file in (*draft.rglob("*"), draft):
+                _synced(file)
+            if path.exists():
+                shutil.move(path, aside)  # a rename; the layers of a container may refuse to rename a folder of theirs
+            draft.rename(path)
+            _synced(path.parent)
+            tracking.outputs(path)
+        except OSError as error:
+            if error.errno in _FULL_OR_FORBIDDEN and not error.filename:  # those of a write name no file
+                error.filename = str(path)
+            raise
+        finally:
+            _clear(path, aside)
+
+
+def _clear(path: Path, aside: Path) -> None:
+    """Delete the drafts of a result, and the old one that was put aside if there is a new one; else put it back."""
+    for left_over in path.parent.glob(f".{path.name}.*.draft"):
         shutil.rmtree(left_over, ignore_errors=True)
-    draft.mkdir()
+    if aside.exists() and not path.exists():
+        aside.rename(path)
+    elif aside.exists():
+        doomed = aside.with_name(f"{aside.name}.draft")  # half an old result is no longer called so
+        aside.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _synced(path: Path) -> None:
+    """Have it on the disk itself: else a loss of power may leave a new name with no content."""
+    number = os.open(path, os.O_RDONLY)
     try:
-        yield draft
-        shutil.rmtree(path, ignore_errors=True)
-        draft.rename(path)
-        tracking.outputs(path)
-    except OSError as error:
-        if error.errno in _FULL_OR_FORBIDDEN and not error.filename:  # those of a write name no file
-            error.filename = str(path)
-        raise
+        os.fsync(number)
+    except OSError:
+        if not path.is_dir():  # not every file system takes this of a folder
+            raise
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        os.close(number)
 
 
 def write_json(path: Path, value: Any) -> None:

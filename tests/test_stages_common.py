@@ -2,7 +2,10 @@
 
 import errno
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +19,11 @@ from fewlabel.data import few_shot
 from fewlabel.errors import UserError
 from stages import common
 from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("checkout"))  # which has locks of its own
 
 
 def test_a_finished_folder_takes_the_place_of_the_old_one(tmp_path) -> None:
@@ -51,6 +59,138 @@ def test_what_a_killed_run_left_is_removed(tmp_path) -> None:
     with common.whole_folder(tmp_path / "cell"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["cell"]
+
+
+class Killed(BaseException):
+    """Nothing that comes after it is done, as after SIGKILL."""
+
+
+@pytest.mark.parametrize("moment", ["before anything", "between the renames", "after both", "half of the old deleted"])
+def test_a_kill_while_a_result_is_replaced_leaves_the_old_one_or_the_new(moment, tmp_path, monkeypatch) -> None:
+    target = tmp_path / "cell"
+
+    def fill(content: str) -> None:
+        with common.whole_folder(target) as out:
+            for name in ("model", "curve"):
+                (out / name).write_text(content)
+
+    fill("old")
+    move, clear, rmtree, calls = shutil.move, common._clear, shutil.rmtree, []
+
+    def killed_move(*paths: Path) -> None:
+        if moment != "before anything":
+            move(*paths)
+        raise Killed
+
+    def killed_clear(*paths: Path) -> None:
+        calls.append(paths)
+        if len(calls) > 1 and moment != "half of the old deleted":
+            raise Killed
+        clear(*paths)
+
+    def killed_rmtree(path: Path, **_: bool) -> None:
+        if path.exists() and path.name == ".cell.aside.draft":
+            (path / "model").unlink()
+            raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(common, "_clear", killed_clear)
+        if moment in ("before anything", "between the renames"):
+            context.setattr(common.shutil, "move", killed_move)
+        elif moment == "half of the old deleted":
+            context.setattr(common.shutil, "rmtree", killed_rmtree)
+        with pytest.raises(Killed):
+            fill("new")
+    last = "old" if moment in ("before anything", "between the renames") else "new"
+    assert target.exists() == (moment != "between the renames")
+    if last == "new":  # as DVC does before it runs the stage again
+        rmtree(target)
+    with pytest.raises(ZeroDivisionError), common.whole_folder(target):
+        raise ZeroDivisionError
+    left = {path.name: path.read_text() for path in target.iterdir()} if target.exists() else {}
+    assert left == ({} if moment == "half of the old deleted" else dict.fromkeys(("model", "curve"), "old"))
+    fill("third")
+    assert (target / "model").read_text() == "third"
+    assert [path.name for path in tmp_path.iterdir()] == ["cell"]
+
+
+def test_a_result_is_on_the_disk_before_its_checkpoint_is_removed(tmp_path, monkeypatch) -> None:
+    done: list[str] = []
+
+    def noted(name: str, what) -> None:
+        def call(first, *others):
+            where = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
+            done.append(f"{name} {Path(where).relative_to(tmp_path)}".replace(str(os.getpid()), "1"))
+            return what(first, *others)
+
+        monkeypatch.setattr(os, name, call)
+
+    noted("fsync", os.fsync)
+    noted("rename", os.rename)
+    with common.whole_folder(tmp_path / "cell") as out:
+        (out / "figures").mkdir()
+        (out / "figures" / "one.png").write_text("one")
+        (out / "model").write_text("one")
+    draft = ".cell.1.draft"
+    content = {f"fsync {draft}{name}" for name in ("", "/figures", "/figures/one.png", "/model")}
+    assert set(done[:4]) == content
+    assert done[4:] == [f"rename {draft}", "fsync ."]
+
+
+def test_two_processes_are_not_at_the_same_work(tmp_path, monkeypatch, capsys) -> None:
+    code = (
+        "import sys\n"
+        "from stages import common\n"
+        "with common.whole_folder(sys.argv[1]) as out:\n"
+        "    (out / 'model').write_text('other')\n"
+        "    print('there', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    target = tmp_path / "cell"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(target)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "there\n"
+    monkeypatch.setattr(common, "_ENDING_S", 0.1)
+
+    def main() -> None:
+        with common.whole_folder(target):
+            pass
+
+    assert said(main, capsys) == f"error: process {other.pid} is at `{target}` already: wait for it, or end it\n"
+    other.communicate("")
+    assert (target / "model").read_text() == "other"
+    main()
+
+
+def test_two_processes_do_not_run_the_same_stage(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["stages/meta_train.py", "maml", "lake", "--seed", "0"])
+    monkeypatch.setattr(common, "_ENDING_S", 0.1)
+    ran: list[str] = []
+
+    def main() -> None:
+        line = said(lambda: ran.append("second"), capsys)
+        assert (
+            line
+            == f"error: process {os.getpid()} is at `meta_train maml lake --seed 0` already: wait for it, or end it\n"
+        )
+        monkeypatch.setattr("sys.argv", ["stages/meta_train.py", "maml", "lake", "--seed", "1"])
+        common.launch(lambda: ran.append("another"))
+
+    common.launch(main)
+    assert ran == ["another"]
+
+
+def test_where_no_lock_can_be_made_a_stage_runs_all_the_same() -> None:
+    Path(".checkpoints").touch()
+    ran: list[bool] = []
+    common.launch(lambda: ran.append(True))
+    assert ran
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(capsys) -> None:
