@@ -186,7 +186,7 @@ def head_arm(settings: params.Transfer, seed: int, on: torch.device, photographs
     """A linear head trains on the features of the photographs and of their mirror images, without crops."""
     tensors = load_file(FEATURES)
     found = [tensors[name] for name in ("upright", "mirrored") if name in tensors]
-    if [tensor.shape[:-1] for tensor in found] != [(photographs,)] * 2:
+    if [tensor.shape[:-1] for tensor in found] != [(photographs,)] * 2 or found[0].shape != found[1].shape:
         raise UserError(f"{FEATURES}: not the features of {photographs} photographs; run `dvc repro transfer_features`")
     views = torch.stack(found).to(on)  # (2, photographs, width)
 

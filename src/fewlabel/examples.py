@@ -75,11 +75,29 @@ def read(params: Params, results: Path) -> list[Episode]:
                         found[split, task] = Episode(split, task, measured["origin"] == "embedded", support, query)
                     named = f"{task} transductive" if row["transductive"] else task
                     method = labelled(row, measured, params)["method"]
-                    found[split, task].predicted[method, row["transductive"]] = kept[f"{named} predicted"]
+                    predicted = kept[f"{named} predicted"]
+                    _check(found[split, task], predicted)
+                    found[split, task].predicted[method, row["transductive"]] = predicted
         except Exception as error:  # damage makes numpy and zipfile raise errors of many kinds
             raise UserError(f"{path}: cannot be read ({error}); run `dvc repro` to make it again") from None
     order = [(split, task) for split in params.cells.splits for task in params.test_tasks(split)]
     return [found[key] for key in order if key in found]
+
+
+def _check(episode: Episode, predicted: NDArray[np.integer]) -> None:
+    """Raise `ValueError` unless the arrays are of one episode, and of what a figure can show."""
+    images = (episode.support, episode.query)
+    way, queries, *image = episode.query.shape
+    if not (
+        all(each.dtype == np.uint8 and each.ndim == 5 and each.size and len(each) == way for each in images)
+        and list(episode.support.shape[2:]) == image
+        and predicted.dtype.kind == "i"
+        and predicted.ndim == 2
+        and len(predicted) == way
+        and predicted.shape[1] >= queries
+        and 0 <= predicted.min() <= predicted.max() < way
+    ):
+        raise ValueError("its arrays are not those of one episode")
 
 
 def plainest(episodes: list[Episode]) -> Episode:

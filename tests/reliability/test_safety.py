@@ -20,13 +20,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from fewlabel import checkpoint, episodes, params
+from fewlabel import checkpoint, episodes, examples, params
 from fewlabel.checkpoint import Checkpoint
 from fewlabel.data import cifar10, few_shot, hymenoptera, omniglot
 from fewlabel.models import pretrained, resnet
-from stages import common
+from stages import common, transfer
 from tests.conftest import ROOT
 from tests.reliability.bench import Bench, ended
+from tests.test_examples import write
 
 
 class Bomb:
@@ -64,9 +65,10 @@ def as_npy(bomb: Bomb) -> bytes:
 def as_npz(bomb: Bomb) -> bytes:
     """Under every name that a reader asks for."""
     names = "images names origin train validation test background classes support query labels is_train vinyals_train"
+    kept = ["5w1s support", "5w1s query", "5w1s predicted"]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name in [*names.split(), "train_images", "train_labels", "test_images", "test_labels"]:
+        for name in [*names.split(), *kept, "train_images", "train_labels", "test_images", "test_labels"]:
             archive.writestr(f"{name}.npy", as_npy(bomb))
     return buffer.getvalue()
 
@@ -80,6 +82,28 @@ def checkpoint_of(path: Path) -> None:
     assert planted.load() is None
 
 
+def archive_of(pack: Callable[[Path, str], Any], name: str) -> Callable[[Path], Any]:
+    """The file in the place of a raw archive."""
+    return lambda path: pack(path.rename(path.with_name(name)).parent, "embedded")
+
+
+def examples_of(path: Path) -> None:
+    """The file in the place of the kept episodes of an evaluation."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["cells"] |= {"splits": ["lake"], "metric_methods": ["siamese"], "gradient_methods": [], "few_shot_seeds": [0]}
+    cell = path.with_name("evaluate") / "siamese-lake-0"
+    write(cell, "siamese", "lake", {"5w1s": 5}, (False,), 0)
+    path.rename(cell / "examples.npz")
+    examples.read(params.parse(raw), path.parent)
+
+
+def features_of(path: Path) -> None:
+    """The file in the place of the features of the photographs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer, "FEATURES", path)
+        transfer.head_arm(params.load(ROOT / "params.yaml").transfer, 0, torch.device("cpu"), 3)
+
+
 READERS: list[Callable[[Path], Any]] = [
     checkpoint_of,
     lambda path: pretrained._fill(torch.nn.Linear(1, 1), pretrained._read(path, "resnet18"), "resnet18"),
@@ -91,6 +115,11 @@ READERS: list[Callable[[Path], Any]] = [
     few_shot.load,
     lambda path: episodes.load(path, 10, 20),
     params.load,
+    archive_of(omniglot.pack, omniglot.BACKGROUND.name),
+    archive_of(cifar10.pack, cifar10.BINARY.name),
+    archive_of(hymenoptera.pack, hymenoptera.PHOTOGRAPHS.name),
+    examples_of,
+    features_of,
 ]
 
 
