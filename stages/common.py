@@ -20,10 +20,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from fewlabel import checkpoint, tracking
+from fewlabel import checkpoint, params, tracking
 from fewlabel.errors import UserError
 
-# What takes the most memory in each training, and is lowered when it runs out.
+# What takes the most memory in each stage, and is lowered when it runs out.
 _LARGEST = {
     "siamese": "siamese.classes",
     "prototypes": "prototypes.way",
@@ -35,6 +35,7 @@ _LARGEST = {
     "transfer": "transfer.batch_size or transfer.crop_size",
     "transfer_features": "transfer.image_size",
     "episodes": "episodes.count",
+    "evaluate": "episodes.queries",
 }
 _FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 _ENDING_S = 3.0  # given to a process that was told to end, and to one that the kernel is still clearing away
@@ -80,11 +81,18 @@ def _one_line(error: Exception) -> str | None:
         return f"a file of weights is another network's, or damaged ({text[:160]}); `dvc repro` makes it again"
     if _out_of_memory(error):
         stage, *arguments = sys.argv
-        stage = Path(stage).stem
-        lower = _LARGEST.get(arguments[0] if stage == "meta_train" else stage)
+        lower = _largest(Path(stage).stem, arguments)
         ways = f"lower {lower} in params.yaml" if lower else "free some, or use a machine that has more"
         return f"out of memory ({text[:100]}): {ways}{', or set device: cpu' if 'CU' in text else ''}"
     return None
+
+
+def _largest(stage: str, arguments: list[str]) -> str | None:
+    """The parameter to lower in the stage that these arguments of the command line name."""
+    at = {"episodes": 0, "evaluate": 1}.get(stage)  # which argument is the split
+    if at is not None and (split := arguments[at]) not in params.OMNIGLOT_SPLITS:
+        return f"own_images.{split}.size or own_images.{split}.per_class"
+    return _LARGEST.get(arguments[0] if stage == "meta_train" else stage)
 
 
 def _out_of_memory(error: Exception) -> bool:
