@@ -76,6 +76,12 @@ def test_an_inner_adam_step_is_one_rate_long_in_every_weight() -> None:
     assert [abs((adapted[name][0] - weights[name]).item()) for name in "ab"] == pytest.approx([0.1, 0.1], rel=1e-5)
 
 
+def torchs_own(optimizer: str, network: nn.Module) -> torch.optim.Optimizer:
+    if optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), lr=0.1, betas=(0.0, 0.999))
+    return torch.optim.SGD(network.parameters(), lr=0.1)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("downsample", ["stride", "pool"])
 def test_tasks_side_by_side_adapt_as_each_alone_with_torchs_own_optimizer(optimizer: str, downsample: str) -> None:
@@ -89,10 +95,7 @@ def test_tasks_side_by_side_adapt_as_each_alone_with_torchs_own_optimizer(optimi
     ends, losses, _ = method.adapt(method.model.weights(), images, batches)
     for task in range(3):
         network = copy.deepcopy(method.model)
-        if optimizer == "adam":
-            descent: torch.optim.Optimizer = torch.optim.Adam(network.parameters(), lr=0.1, betas=(0.0, 0.999))
-        else:
-            descent = torch.optim.SGD(network.parameters(), lr=0.1)
+        descent = torchs_own(optimizer, network)
         for batch in batches[task]:
             loss = F.cross_entropy(network(images[task, batch]), batch // 2)  # two images a class
             descent.zero_grad()
@@ -101,6 +104,31 @@ def test_tasks_side_by_side_adapt_as_each_alone_with_torchs_own_optimizer(optimi
         torch.testing.assert_close(losses[task], loss.detach())
         for name, weight in network.named_parameters():
             torch.testing.assert_close(ends[name][task], weight.detach())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("downsample", ["stride", "pool"])
+def test_one_at_a_time_normalises_by_the_supports_and_that_query(optimizer: str, downsample: str) -> None:
+    torch.manual_seed(0)
+    settings = a_method(optimizer).settings.model_copy(update={"downsample": downsample})
+    method = Reptile(settings, Problem(2, 2, 2), torch.device("cpu"))
+    method.model.double()
+    generator = torch.Generator().manual_seed(1)
+    support, query = (torch.rand(3, 2, n, 1, 28, 28, generator=generator, dtype=torch.float64) for n in (2, 3))
+    transductive, alone = (method.predict(support, query, mode) for mode in (True, False))
+    assert not torch.allclose(transductive, alone)
+    for task in range(3):
+        images, queries = support[task].flatten(0, 1), query[task].flatten(0, 1)
+        network = copy.deepcopy(method.model)
+        descent = torchs_own(optimizer, network)
+        for _ in range(settings.test_inner_steps):  # the inner batch holds all four images
+            descent.zero_grad()
+            F.cross_entropy(network(images), torch.tensor([0, 0, 1, 1])).backward()
+            descent.step()
+        with torch.no_grad():
+            torch.testing.assert_close(transductive[task], network(queries))
+            for number, each in enumerate(queries):
+                torch.testing.assert_close(alone[task, number], network(torch.cat([images, each[None]]))[-1])
 
 
 def test_prediction_leaves_the_weights() -> None:
