@@ -76,6 +76,8 @@ def test_nobody_without_the_key_is_served(store, tmp_path, dvc) -> None:  # noqa
 
     with tracking.start("episodes", {}):
         pass
+    listening = [c for c in holder(tmp_path).net_connections("all") if c.status == psutil.CONN_LISTEN]
+    assert [c.laddr.ip for c in listening] == ["127.0.0.1"]
     told = json.loads(address(tmp_path).read_text())
     wrong = tmp_path / "wrong.json"
     wrong.write_text(json.dumps(told | {"key": "00" * 32}))
