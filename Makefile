@@ -1,5 +1,5 @@
 # make demo: the whole DAG on small stand-in data, in a scratch folder     make test: lint, types, contracts, tests
-# make repro: the real data, budget cpu                                    make ui: the MLflow UI on this checkout's runs
+# make repro: the real data, budget cpu                                    make ui: the MLflow UI on the runs
 # make reliability: kills, faults, fuzzing, a soak; hours
 # make show: experiments beside each other                                 make send-runs: what a store missed while it was down
 PYTHON ?= python3
@@ -58,11 +58,17 @@ repro: $(VENV)/.installed
 show: $(VENV)/.installed
 	dvc exp show --only-changed --hide-queued --no-pager --drop '^(Created|Executor|rev|(src|stages|data/|results|metrics/).*|.*-transductive[.].*|few-shot.*(10w|20w|w5s|all-).*|label-efficiency.*([0-9]{3,}-per-class|which-rotation).*)$$'
 
+# The runs of the store that MLFLOW_TRACKING_URI names, else of this checkout. A server shows its own; a password is not printed.
+ui: export STORE = $(or $(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
+ui: export MLFLOW_HTTP_REQUEST_MAX_RETRIES = 1
 ui: $(VENV)/.installed
-	@test -f mlflow.db || { echo "No runs here yet: \`make repro\` or \`dvc exp run\` makes them (\`make demo\` says where its own are)."; exit 1; }
-	@echo "Experiments  http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=experiments"
-	@echo "Stages       http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=stages"
-	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1
+	@test "$$STORE" != "sqlite:///$(CURDIR)/mlflow.db" || test -f mlflow.db || { echo "No runs here yet: \`make repro\` or \`dvc exp run\` makes them (\`make demo\` says where its own are)."; exit 1; }
+	@case "$$STORE" in http*) at=$$(echo "$${STORE%/}" | sed 's,//[^/]*@,//,') ;; *) at=http://127.0.0.1:5000 ;; esac; \
+	id=$$(python -c 'import os, mlflow; print(mlflow.MlflowClient(os.environ["STORE"]).get_experiment_by_name("fewlabel").experiment_id)' 2> /dev/null) \
+		|| { echo "No runs of fewlabel in the store of MLFLOW_TRACKING_URI, or it cannot be reached: $$at"; exit 1; }; \
+	echo "Experiments  $$at/#/experiments/$$id/runs?workflowType=machine_learning&viewStateShareKey=experiments"; \
+	echo "Stages       $$at/#/experiments/$$id/runs?workflowType=machine_learning&viewStateShareKey=stages"; \
+	case "$$STORE" in http*) ;; *) MLFLOW_BACKEND_STORE_URI="$$STORE" mlflow ui --host 127.0.0.1 ;; esac
 
 # What a store could not take while it was down, to $MLFLOW_TRACKING_URI or this checkout's mlflow.db.
 send-runs: $(VENV)/.installed
