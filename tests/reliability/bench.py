@@ -179,13 +179,13 @@ class Bench(Clone):
         return {
             str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(files)
-            if path.name not in ("run.json", "runs.json") and ".draft-" not in str(path)
+            if path.name not in ("run.json", "runs.json") and "/." not in str(path.relative_to(self.folder))
         }
 
     def half_made(self, name: str) -> list[Path]:
         """Drafts and temporary files of the stage's result: `compare` makes its own within, all others beside it."""
         out = self.out(name)
-        return [*out.parent.glob(f".{out.name}.*"), *out.glob(".draft-*")]
+        return [*out.parent.glob(f".{out.name}.*"), *out.glob(".draft-*"), *out.glob(".made")]
 
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
