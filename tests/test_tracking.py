@@ -613,7 +613,7 @@ def server(folder: Path, port: int) -> Iterator[subprocess.Popen]:
     with (folder / "server.log").open("a") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
-        for _ in range(600):
+        for _ in range(3000):  # a busy machine takes minutes
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
             assert process.poll() is None, (folder / "server.log").read_text()
