@@ -3,7 +3,8 @@
 The reference copies the network for every task (``copy.deepcopy``), makes it a torch optimizer, and loops in Python
 over tasks and minibatches; then moves the weights towards the mean of the copies. Same network (in torch's default
 memory layout), meta-batch, inner batch and images in memory; the inner optimizer is SGD as in params.yaml, or Adam with
-β₁ = 0 as the authors ran it. On a CPU both sides profit from `fewlabel.device.pick`, which keeps freed memory.
+β₁ = 0 as the authors ran it, whose second moments outlive the task. On a CPU both sides profit from
+`fewlabel.device.pick`, which keeps freed memory.
 
 The check takes minibatches as large as the task's images, so that both sides see the same ones.
 """
@@ -16,13 +17,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import common
 from benchmarks.common import Row
 from fewlabel import episodes, params
 from fewlabel.methods.base import Problem
-from fewlabel.methods.reptile import Reptile
+from fewlabel.methods.reptile import Reptile, ReptileNetwork
 from fewlabel.params import Reptile as Settings
 
 WAY = 5
@@ -30,17 +31,21 @@ TARGET = {"cpu": 3, "cuda": 20}
 OPTIMIZERS: tuple[Literal["sgd", "adam"], ...] = ("sgd", "adam")
 
 
-def reference(network: nn.Module, tasks: Tensor, settings: Settings) -> Tensor:
+def reference(network: ReptileNetwork, tasks: Tensor, settings: Settings) -> Tensor:
     """One outer step in place on tasks (T, way, shots, 1, 28, 28) → the mean loss of the last minibatches."""
     weights = dict(network.named_parameters())
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    losses = []
+    losses, moments = [], [torch.zeros_like(moment) for moment in network.moments()]
     targets = torch.arange(tasks.shape[1], device=tasks.device).repeat_interleave(tasks.shape[2])
     for images in tasks.flatten(1, 2):
         learner = copy.deepcopy(network)
         optimizer: torch.optim.Optimizer
         if settings.inner_optimizer == "adam":
             optimizer = torch.optim.Adam(learner.parameters(), lr=settings.inner_lr, betas=(0.0, 0.999))
+            steps = torch.tensor(float(network.moment_steps))
+            for weight, moment in zip(learner.parameters(), learner.moments(), strict=True):
+                state = {"step": steps.clone(), "exp_avg": torch.zeros_like(weight), "exp_avg_sq": moment}
+                optimizer.state[weight] = state  # which it changes in place
         else:
             optimizer = torch.optim.SGD(learner.parameters(), lr=settings.inner_lr)
         size = min(settings.inner_batch, len(images))
@@ -51,11 +56,15 @@ def reference(network: nn.Module, tasks: Tensor, settings: Settings) -> Tensor:
             loss.backward()
             optimizer.step()
         losses.append(loss.detach())
+        moments = [total + moment for total, moment in zip(moments, learner.moments(), strict=True)]
         for name, weight in learner.named_parameters():
             sums[name] += weight.detach()
     with torch.no_grad():
         for name, weight in weights.items():
             weight.add_(sums[name] / len(tasks) - weight, alpha=settings.outer_step)
+        if moments:
+            torch._foreach_copy_(network.moments(), [moment / len(tasks) for moment in moments])
+            network.moment_steps += settings.inner_steps
     return torch.stack(losses).mean()
 
 

@@ -13,8 +13,9 @@ from fewlabel.params import Reptile as Settings
 class TwoParameters(nn.Module):
     """Logits (0, a x + b) of numbers x."""
 
-    def __init__(self) -> None:
+    def __init__(self, adam: bool) -> None:
         super().__init__()
+        self.adam, self.moment_steps = adam, 0
         self.a = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
         self.b = nn.Parameter(torch.tensor(-0.25, dtype=torch.float64))
 
@@ -23,6 +24,9 @@ class TwoParameters(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self.named_parameters()}
+
+    def moments(self) -> list[Tensor]:
+        return [torch.zeros_like(weight) for weight in self.parameters()] if self.adam else []
 
     def functional(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         score = weights["a"] * x.flatten() + weights["b"]
@@ -40,7 +44,7 @@ def a_method(optimizer: str = "sgd", inner_steps: int = 3, outer_step: float = 0
         validate_every=1, checkpoint_every=1, patience=None,
     )  # fmt: skip
     method = Reptile(settings, Problem(way=2, shot=1, classes=2), torch.device("cpu"))
-    method.model = TwoParameters()
+    method.model = TwoParameters(optimizer == "adam")
     return method
 
 
@@ -72,7 +76,7 @@ def test_the_update_by_hand(done: float, fraction: float) -> None:
 def test_an_inner_adam_step_is_one_rate_long_in_every_weight() -> None:
     method = a_method("adam", inner_steps=1, outer_step=1.0)
     weights = method.model.weights()
-    adapted, _, _ = method.adapt(weights, TASKS[:1].flatten(1), torch.arange(4)[None, None])
+    adapted = method.adapt(weights, TASKS[:1].flatten(1), torch.arange(4)[None, None])[0]
     assert [abs((adapted[name][0] - weights[name]).item()) for name in "ab"] == pytest.approx([0.1, 0.1], rel=1e-5)
 
 
@@ -92,7 +96,7 @@ def test_tasks_side_by_side_adapt_as_each_alone_with_torchs_own_optimizer(optimi
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(3, 4, 1, 28, 28, generator=generator, dtype=torch.float64)
     batches = torch.stack([minibatches(4, 3, 5, generator) for _ in range(3)])
-    ends, losses, _ = method.adapt(method.model.weights(), images, batches)
+    ends, _, losses, _ = method.adapt(method.model.weights(), images, batches)
     for task in range(3):
         network = copy.deepcopy(method.model)
         descent = torchs_own(optimizer, network)
@@ -129,6 +133,35 @@ def test_one_at_a_time_normalises_by_the_supports_and_that_query(optimizer: str,
             torch.testing.assert_close(transductive[task], network(queries))
             for number, each in enumerate(queries):
                 torch.testing.assert_close(alone[task, number], network(torch.cat([images, each[None]]))[-1])
+
+
+def test_the_inner_adam_goes_on_from_the_mean_of_the_tasks_second_moments() -> None:
+    torch.manual_seed(0)
+    method = Reptile(a_method("adam").settings, Problem(2, 1, 2), torch.device("cpu"))
+    method.model.double()
+    images = torch.rand(2, 2, 2, 1, 28, 28, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    moments = [torch.zeros_like(weight) for weight in method.model.parameters()]
+    for outer in range(2):
+        sums = [torch.zeros_like(moment) for moment in moments]
+        for task in images.flatten(1, 2):  # a minibatch is all of a task's images
+            network = copy.deepcopy(method.model)
+            adam = torch.optim.Adam(network.parameters(), lr=0.1, betas=(0.0, 0.999))
+            for weight, moment in zip(network.parameters(), moments, strict=True):
+                steps = torch.tensor(3.0 * outer)
+                adam.state[weight] = {"step": steps, "exp_avg": moment * 0, "exp_avg_sq": moment.clone()}
+            for _ in range(3):
+                adam.zero_grad()
+                F.cross_entropy(network(task), torch.tensor([0, 0, 1, 1])).backward()
+                adam.step()
+            for total, state in zip(sums, adam.state.values(), strict=True):
+                total += state["exp_avg_sq"]
+        method.step(images, images[:, :, :0], torch.empty(0), 0.0, torch.Generator().manual_seed(0))
+        moments = [total / 2 for total in sums]
+        assert method.model.moment_steps == 3 * (outer + 1)
+        for ours, theirs in zip(method.model.moments(), moments, strict=True):
+            torch.testing.assert_close(ours, theirs)
+    kept = set(method.model.state_dict())  # in the model's file, for the test
+    assert {"moment_steps", *method.model.moment_names} < kept
 
 
 def test_prediction_leaves_the_weights() -> None:

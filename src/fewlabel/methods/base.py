@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from fewlabel.device import task_threads
 from fewlabel.episodes import Shape, as_float
 
 Weights = dict[str, Tensor]
+
+TASKS_SIDE_BY_SIDE = 8  # on a CPU, where more gain nothing and need memory
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,13 @@ def accuracies(logits: Tensor) -> Tensor:
     return (logits.argmax(-1) == _labels_of(logits)).float().mean(1)
 
 
-def each_task(function: Callable[..., Any], *batches: Iterable[Any]) -> list[Any]:
-    """`function` of each task's slices, in order: on a CPU the fastest way through many small tasks is one thread a
-    core, each with whole tasks (`benchmarks/maml_step.py` has the figures)."""
-    return list(task_threads().map(function, *batches))
+def each_part(function: Callable[..., Any], *batches: Tensor) -> list[Any]:
+    """`function` of consecutive parts of the tasks, slices of these tensors (tasks, ...), in order: on a CPU the
+    fastest way through many small tasks is a thread a core, each with several tasks side by side
+    (`benchmarks/maml_step.py` and `reptile_step.py` have the figures)."""
+    threads = task_threads()
+    size = max(1, min(TASKS_SIDE_BY_SIDE, -(-len(batches[0]) // threads._max_workers)))
+    return list(threads.map(function, *(batch.split(size) for batch in batches)))
 
 
 def cosine(done: float) -> float:

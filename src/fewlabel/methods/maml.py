@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from fewlabel import device as devices
 from fewlabel.episodes import Shape
-from fewlabel.methods.base import Method, Problem, Weights, cosine, descend, each_task, labels
+from fewlabel.methods.base import Method, Problem, Weights, cosine, descend, each_part, labels
 from fewlabel.models.conv4 import Conv4
 from fewlabel.params import Maml as Settings
 
 MULTI_STEP_PART = 0.1  # of the training, over which the multi-step loss gives way to the last step's, as in MAML++
-MULTI_STEP_REST = 0.03  # times 1 / steps: what an earlier step's loss always counts
+MULTI_STEP_LEAST = 0.03  # times 1 / steps: what an earlier step's loss counts until then, as in MAML++'s code
 
 
 class Maml(Method):
@@ -37,7 +37,7 @@ class Maml(Method):
 
     def __init__(self, settings: Settings, problem: Problem, device: torch.device, vmapped: bool | None = None) -> None:
         super().__init__(settings, problem, device)
-        # All tasks at once on a GPU; on a CPU a thread a core, each with one task at a time.
+        # All tasks at once on a GPU, by vmap; on a CPU a thread a core, each with some tasks side by side.
         self.vmapped = device.type == "cuda" if vmapped is None else vmapped
         self.model = MamlNetwork(settings, problem).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.outer_lr)
@@ -59,49 +59,51 @@ class Maml(Method):
         second_order = not self.settings.first_order and done >= self.settings.second_order_from
         importance = step_importance(self.settings, done)
 
-        def task(images: Tensor, queries: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-            return self._task_gradient(images, queries, importance, second_order)
+        def part(images: Tensor, queries: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+            return self._part_gradient(images, queries, importance, second_order)
 
         images, queries = support.flatten(1, 2), query.flatten(1, 2)
-        parameters = list(self.model.parameters())
         if self.vmapped:
-            loss, accuracy, gradients = self._vmapped_gradient(images, queries, importance, second_order)
+            losses, accuracies, gradients = self._vmapped_gradient(images, queries, importance, second_order)
         else:
-            losses, accuracies, each = zip(*each_task(task, images, queries), strict=True)
-            loss, accuracy = torch.stack(losses).mean(), torch.stack(accuracies).mean()
-            gradients = [torch.stack(parts).mean(0) for parts in zip(*each, strict=True)]
+            parts = zip(*each_part(part, images, queries), strict=True)
+            losses, accuracies = (torch.cat(next(parts)) for _ in range(2))
+            gradients = [torch.stack(each).sum(0) for each in zip(*next(parts), strict=True)]
+        loss, accuracy = losses.mean(), accuracies.mean()
+        gradients = [gradient / len(images) for gradient in gradients]
         devices.average([loss, accuracy, *gradients])
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = gradient
         return loss, accuracy
 
-    def _task_gradient(
+    def _part_gradient(
         self, images: Tensor, queries: Tensor, importance: list[float], second_order: bool
     ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-        """Query loss and accuracy of one task, and the gradient of the parameters.
+        """Query losses and accuracies of some tasks, and the gradient of the parameters, summed over these tasks.
 
         The query pass is differentiated once, at weights cut off from their history; only the inner loop, whose batch
         is smaller, pays for second derivatives.
         """
-        weights: Weights = dict(self.model.conv4.named_parameters())
+        conv4 = self.model.conv4
+        weights = {name: value.expand(len(images), *value.shape) for name, value in conv4.named_parameters()}
         path = self.adapt(weights, images, len(importance), second_order)
-        total, accuracy = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
+        total, accuracies = torch.zeros(len(images), device=images.device), torch.empty(0)
         ends: list[Tensor] = []
         slopes: list[Tensor] = []
         for weight, adapted in zip(importance, path, strict=True):
             if weight:
                 leaves = {name: value.detach().requires_grad_() for name, value in adapted.items()}
-                loss, accuracy = self._query_loss(self.model.conv4.functional(leaves, queries))
-                slopes += [weight * slope for slope in torch.autograd.grad(loss, list(leaves.values()))]
+                losses, accuracies = self._losses(conv4.side_by_side(leaves, queries))
+                slopes += [weight * slope for slope in torch.autograd.grad(losses.sum(), list(leaves.values()))]
                 ends += adapted.values()
-                total = total + weight * loss.detach()
+                total = total + weight * losses.detach()
         gradients = torch.autograd.grad(ends, list(self.model.parameters()), slopes, materialize_grads=True)
-        return total, accuracy, gradients
+        return total, accuracies, gradients
 
     def _vmapped_gradient(
         self, images: Tensor, queries: Tensor, importance: list[float], second_order: bool
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The same for all tasks at once, the query pass included in the graph."""
+    ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+        """The same by `vmap`, the query pass included in the graph."""
         weights: Weights = dict(self.model.conv4.named_parameters())
 
         def task(images: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,48 +111,63 @@ class Maml(Method):
             total = torch.zeros((), device=images.device)
             for weight, adapted in zip(importance, path, strict=True):
                 if weight:
-                    loss, accuracy = self._query_loss(self.model.conv4.functional(adapted, queries, "vmap"))
+                    loss, accuracy = self._losses(self.model.conv4.functional(adapted, queries, "vmap"))
                     total = total + weight * loss
             return total, accuracy
 
         losses, accuracies = torch.vmap(task)(images, queries)
-        gradients = torch.autograd.grad(losses.mean(), list(self.model.parameters()))
-        return losses.mean().detach(), accuracies.mean(), list(gradients)
+        return losses.detach(), accuracies, torch.autograd.grad(losses.sum(), list(self.model.parameters()))
 
-    def _query_loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and accuracy of one task's logits (way x queries, way)."""
-        targets = labels(1, self.problem.way, len(logits) // self.problem.way, logits.device)[0]
-        return F.cross_entropy(logits, targets), (logits.argmax(1) == targets).float().mean()
+    def _losses(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and accuracy of each task's logits (..., way x queries, way): (...) each."""
+        targets = labels(1, self.problem.way, logits.shape[-2] // self.problem.way, logits.device)[0]
+        targets = targets.expand(logits.shape[:-1])
+        losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+        return losses.mean(-1), (logits.argmax(-1) == targets).float().mean(-1)
 
     def predict(self, support: Tensor, query: Tensor, transductive: bool = True) -> Tensor:
-        weights, steps = self.model.conv4.weights(), self.settings.test_inner_steps
+        conv4, steps = self.model.conv4, self.settings.test_inner_steps
+        weights = conv4.weights()
 
         def task(images: Tensor, queries: Tensor) -> Tensor:
             adapted = self.adapt(weights, images, steps, second_order=False)[-1]
+            return conv4.functional(adapted, queries) if transductive else conv4.one_at_a_time(adapted, images, queries)
+
+        def part(images: Tensor, queries: Tensor) -> Tensor:
+            starts = {name: weight.expand(len(images), *weight.shape) for name, weight in weights.items()}
+            adapted = self.adapt(starts, images, steps, second_order=False)[-1]
             if transductive:
-                return self.model.conv4.functional(adapted, queries)
-            return self.model.conv4.one_at_a_time(adapted, images, queries)
+                return conv4.side_by_side(adapted, queries)
+            each = [{name: weight[i] for name, weight in adapted.items()} for i in range(len(images))]
+            return torch.stack([conv4.one_at_a_time(*one) for one in zip(each, images, queries, strict=True)])
 
         images, queries = support.flatten(1, 2), query.flatten(1, 2)
-        return torch.vmap(task)(images, queries) if self.vmapped else torch.stack(each_task(task, images, queries))
+        return torch.vmap(task)(images, queries) if self.vmapped else torch.cat(each_part(part, images, queries))
 
     def adapt(self, weights: Weights, images: Tensor, steps: int, second_order: bool) -> list[Weights]:
-        """The weights after each of `steps` of gradient descent on one task's support images (way x shot, ...).
+        """The weights after each of `steps` of gradient descent on the support images.
 
         Args:
+            weights, images: of some tasks side by side (tasks, ...) and (tasks, way x shot, ...), or under `vmap` of
+                one task.
             second_order: keep the graph of the gradients, for derivatives through them.
         """
         conv4 = self.model.conv4
-        targets = labels(1, self.problem.way, len(images) // self.problem.way, images.device)[0]
         if self.settings.anil:  # one pass does for all steps
-            features = conv4.functional_features(weights, images, "vmap" if self.vmapped else "first")
+            features = (
+                conv4.functional_features(weights, images, "vmap")
+                if self.vmapped
+                else conv4.side_by_side_features(weights, images)
+            )
 
         def loss(moving: Weights) -> Tensor:
             if self.settings.anil:
-                logits = F.linear(features, moving["head.weight"], moving["head.bias"])
+                logits = conv4.head_of(moving, features)
+            elif self.vmapped:
+                logits = conv4.functional(moving, images, "vmap")
             else:
-                logits = conv4.functional(moving, images, "vmap" if self.vmapped else ("first", "second")[second_order])
-            return F.cross_entropy(logits, targets)
+                logits = conv4.side_by_side(moving, images, "second" if second_order else "first")
+            return self._losses(logits)[0].sum()
 
         path = []
         for step in range(steps):
@@ -162,6 +179,7 @@ class Maml(Method):
         return path
 
     def _gradient(self, loss: Callable[[Weights], Tensor], weights: Weights, second_order: bool) -> Weights:
+        """Of the sum of the tasks' losses, which is each task's own."""
         if self.vmapped:
             gradient = torch.func.grad(loss)(weights)
             return gradient if second_order else {name: g.detach() for name, g in gradient.items()}
@@ -193,9 +211,9 @@ class MamlNetwork(nn.Module):
 
 def step_importance(settings: Settings, done: float) -> list[float]:
     """How much the query loss after each inner step counts; sums to 1. All of it after the last step, or with
-    ``multi_step_loss`` equally at first and nearly so after `MULTI_STEP_PART` of the training."""
+    ``multi_step_loss`` equally at first, then the last ever more, and alone after `MULTI_STEP_PART` of the training."""
     steps = settings.inner_steps
-    if not settings.multi_step_loss:
+    if not settings.multi_step_loss or done >= MULTI_STEP_PART:
         return [0.0] * (steps - 1) + [1.0]
-    earlier = max(1 - done / MULTI_STEP_PART, MULTI_STEP_REST) / steps
+    earlier = max(1 - done / MULTI_STEP_PART, MULTI_STEP_LEAST) / steps
     return [earlier] * (steps - 1) + [1 - (steps - 1) * earlier]

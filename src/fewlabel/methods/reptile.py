@@ -11,14 +11,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewlabel import device as devices
-from fewlabel.device import task_threads
 from fewlabel.episodes import Shape
-from fewlabel.methods.base import Method, Problem, Weights, each_task, labels
+from fewlabel.methods.base import Method, Problem, Weights, each_part, labels
 from fewlabel.models.conv4 import Conv4
 from fewlabel.params import Reptile as Settings
 
-BETA2 = 0.999  # of the inner Adam
-TASKS_SIDE_BY_SIDE = 8  # on a CPU, where more than a few gain nothing and need memory
+BETA2 = 0.999  # of the inner Adam, of which β₁ is 0
+
+
+class ReptileNetwork(Conv4):
+    """Conv4, and for Adam inside the second moments of each weight's gradients. As in the authors' code they outlive a
+    task, also for the test; there task after task goes on with them, here all tasks of a step, and the mean is kept."""
+
+    moment_steps: Tensor  # that the moments are of, ()
+
+    def __init__(self, settings: Settings, problem: Problem) -> None:
+        super().__init__(settings.width, settings.downsample, problem.way, False, problem.channels, problem.size)
+        self.moment_names: list[str] = []
+        if settings.inner_optimizer == "adam":
+            self.register_buffer("moment_steps", torch.zeros(()))
+            for name, weight in list(self.named_parameters()):
+                self.moment_names.append("moment_" + name.replace(".", "_"))
+                self.register_buffer(self.moment_names[-1], torch.zeros_like(weight))
+
+    def moments(self) -> list[Tensor]:
+        """In the order of the parameters; none with SGD."""
+        return [self.get_buffer(name) for name in self.moment_names]
 
 
 class Reptile(Method):
@@ -26,13 +44,11 @@ class Reptile(Method):
     way_parameter = "cells.tasks"
     shot_parameter = "reptile.train_shots"
 
-    model: Conv4
+    model: ReptileNetwork
 
     def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
         super().__init__(settings, problem, device)
-        self.model = Conv4(settings.width, settings.downsample, problem.way, False, problem.channels, problem.size).to(
-            device
-        )
+        self.model = ReptileNetwork(settings, problem).to(device)
         self.shape = Shape(settings.meta_batch, problem.way, settings.train_shots, queries=0)
 
     def step(
@@ -41,56 +57,68 @@ class Reptile(Method):
         settings, images = self.settings, support.flatten(1, 2)
         draws = [settings.inner_batch, settings.inner_steps, generator]
         batches = torch.stack([minibatches(images.shape[1], *draws) for _ in range(settings.meta_batch)])
-        ends, losses, accuracies = self._adapt_all(images, batches[devices.share()])
+        ends, squares, losses, accuracies = self._adapt_all(images, batches[devices.share()])
         moves = [end.mean(0) for end in ends.values()]
+        moments = [square.mean(0) for square in squares]
         numbers = [losses.mean(), accuracies.mean()]
-        devices.average([*moves, *numbers])
+        devices.average([*moves, *moments, *numbers])
         fraction = settings.outer_step * (1 - done)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.model.parameters()), moves, fraction)
+            if moments:
+                torch._foreach_copy_(self.model.moments(), moments)
+                self.model.moment_steps += settings.inner_steps
         return numbers[0], numbers[1]
 
     def predict(self, support: Tensor, query: Tensor, transductive: bool = True) -> Tensor:
         images, queries = support.flatten(1, 2), query.flatten(1, 2)
         draws = [self.settings.inner_batch, self.settings.test_inner_steps, torch.Generator().manual_seed(0)]
-        ends, _, _ = self._adapt_all(images, torch.stack([minibatches(images.shape[1], *draws) for _ in images]))
-
-        def task(weights: Weights, images: Tensor, queries: Tensor) -> Tensor:
-            if transductive:
-                return self.model.functional(weights, queries)
-            return self.model.one_at_a_time(weights, images, queries)
-
-        if self.device.type == "cuda":
-            return torch.vmap(task)(ends, images, queries)
-        weights = [{name: end[i] for name, end in ends.items()} for i in range(len(images))]
-        return torch.stack(each_task(task, weights, images, queries))
-
-    def _adapt_all(self, images: Tensor, batches: Tensor) -> tuple[Weights, Tensor, Tensor]:
-        """`adapt` for every task: side by side on a GPU; on a CPU a thread a core, each with its part of the tasks."""
-        if self.device.type == "cuda":
-            return self.adapt(self.model.weights(), images, batches)
-        size = max(1, min(TASKS_SIDE_BY_SIDE, -(-len(images) // task_threads()._max_workers)))
+        batches = torch.stack([minibatches(images.shape[1], *draws) for _ in images])
         weights = self.model.weights()
-        parts = each_task(lambda *part: self.adapt(weights, *part), images.split(size), batches.split(size))
-        ends, losses, accuracies = zip(*parts, strict=True)
+
+        def part(images: Tensor, queries: Tensor, batches: Tensor) -> Tensor:
+            ends = self.adapt(weights, images, batches)[0]
+            if transductive:
+                return self.model.side_by_side(ends, queries)
+            if self.device.type == "cuda":
+                return torch.vmap(self.model.one_at_a_time)(ends, images, queries)
+            each = [{name: end[task] for name, end in ends.items()} for task in range(len(images))]
+            return torch.stack([self.model.one_at_a_time(*task) for task in zip(each, images, queries, strict=True)])
+
+        if self.device.type == "cuda":
+            return part(images, queries, batches)
+        return torch.cat(each_part(part, images, queries, batches))
+
+    def _adapt_all(self, images: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor, Tensor]:
+        """`adapt` for every task: side by side on a GPU; on a CPU a thread a core, each with its part of the tasks."""
+        weights = self.model.weights()
+        if self.device.type == "cuda":
+            return self.adapt(weights, images, batches)
+        parts = each_part(lambda *part: self.adapt(weights, *part), images, batches)
+        ends, squares, losses, accuracies = zip(*parts, strict=True)
         return (
             {name: torch.cat([end[name] for end in ends]) for name in weights},
+            [torch.cat(each) for each in zip(*squares, strict=True)],
             torch.cat(losses),
             torch.cat(accuracies),
         )
 
-    def adapt(self, weights: Weights, images: Tensor, batches: Tensor) -> tuple[Weights, Tensor, Tensor]:
+    def adapt(self, weights: Weights, images: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor, Tensor]:
         """From the same weights, one step on each minibatch of each task's images (tasks, way x shots, ...): each
-        task's weights (tasks, ...), and the losses and accuracies (tasks,) on the last minibatch, before its step.
+        task's weights and second moments (tasks, ...), and the losses and accuracies (tasks,) on the last minibatch,
+        before its step.
 
         Args:
             batches: (tasks, steps, inner batch), which images.
         """
         tasks = torch.arange(len(images), device=images.device)[:, None]
         targets = labels(1, self.problem.way, images.shape[1] // self.problem.way, images.device)[0]
-        weights = {name: weight.repeat(len(images), *[1] * weight.dim()) for name, weight in weights.items()}
-        values = list(weights.values())
-        squares = [torch.zeros_like(value) for value in values]
+
+        def repeated(value: Tensor) -> Tensor:
+            return value.repeat(len(images), *[1] * value.dim())
+
+        weights = {name: repeated(weight) for name, weight in weights.items()}
+        values, squares = list(weights.values()), [repeated(moment) for moment in self.model.moments()]
         with torch.enable_grad():
             for step, batch in enumerate(batches.to(images.device).unbind(1), start=1):
                 for value in values:
@@ -102,14 +130,14 @@ class Reptile(Method):
                     value.requires_grad_(False)
                 self._descend(values, list(gradients), squares, step)
         accuracies = (logits.argmax(-1) == targets[batch]).float().mean(1)
-        return weights, losses.detach(), accuracies
+        return weights, squares, losses.detach(), accuracies
 
     def _descend(self, values: list[Tensor], gradients: list[Tensor], squares: list[Tensor], step: int) -> None:
         """One inner step in place: plain SGD, or Adam with β₁ = 0, as the paper ran it."""
-        if self.settings.inner_optimizer == "adam":
+        if squares:
             torch._foreach_mul_(squares, BETA2)
             torch._foreach_addcmul_(squares, gradients, gradients, 1 - BETA2)
-            scale = torch._foreach_div(squares, 1 - BETA2**step)
+            scale = torch._foreach_div(squares, 1 - BETA2 ** (self.model.moment_steps + step))
             torch._foreach_sqrt_(scale)
             torch._foreach_add_(scale, 1e-8)
             gradients = list(torch._foreach_div(gradients, scale))

@@ -19,8 +19,8 @@ Weights = dict[str, Tensor]
 Derivatives = Literal["first", "second", "vmap"]
 
 
-def _convolution(images: Tensor, weight: Tensor, stride: int) -> Tensor:
-    return F.conv2d(images, weight, stride=stride, padding=1)
+def _convolution(images: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
+    return F.conv2d(images, weight, stride=stride, padding=1, groups=groups)
 
 
 def _norm_relu(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def _channels_last(images: Tensor) -> Tensor:
     return images.movedim(1, 3).flatten().view(n, height, width, channels).movedim(3, 1)
 
 
-ALONE_IMAGES = 2048  # in flight in `one_at_a_time` on a GPU; bounds the memory
+ALONE_IMAGES = {"cpu": 256, "cuda": 2048}  # in flight in `one_at_a_time`; bounds the memory
 
 # the same function, for those who differentiate it once, twice, or twice under `vmap`
 BLOCKS: dict[Derivatives, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
@@ -112,45 +112,74 @@ class Conv4(nn.Module):
     def functional(self, weights: Weights, images: Tensor, derivatives: Derivatives = "first") -> Tensor:
         """`forward` with other weights, by the statistics of the batch at hand. Reads nothing of the module that
         changes, so threads may share it."""
-        x = self.functional_features(weights, images, derivatives)
-        return F.linear(x, weights["head.weight"], weights["head.bias"])
+        return self.head_of(weights, self.functional_features(weights, images, derivatives))
 
-    def functional_features(self, weights: Weights, images: Tensor, derivatives: Derivatives = "first") -> Tensor:
+    def functional_features(
+        self, weights: Weights, images: Tensor, derivatives: Derivatives = "first", groups: int = 1
+    ) -> Tensor:
         convolve, norm_relu = BLOCKS[derivatives]
         x = images
         for block in range(4):
-            x = convolve(x, weights[f"convolutions.{block}.weight"], self.stride)
-            if self.pool:
-                x = F.max_pool2d(x, 2)
+            x = self._halved(convolve(x, weights[f"convolutions.{block}.weight"], self.stride, groups))
             x = norm_relu(x, weights[f"norms.{block}.weight"], weights[f"norms.{block}.bias"])
         return x.flatten(1)
 
-    def side_by_side(self, weights: Weights, images: Tensor) -> Tensor:
-        """`functional` for many tasks at once, each with weights of its own: weights (tasks, ...) and images
-        (tasks, n, ...) → logits (tasks, n, outputs).
+    def _halved(self, convolved: Tensor) -> Tensor:
+        return F.max_pool2d(convolved, 2) if self.pool else convolved
 
-        The tasks' channels lie beside each other, so a convolution is a grouped one and batch norm is as usual.
-        """
+    def side_by_side(self, weights: Weights, images: Tensor, derivatives: Derivatives = "first") -> Tensor:
+        """`functional` for many tasks at once, each with weights of its own: weights (tasks, ...) and images
+        (tasks, n, ...) → logits (tasks, n, outputs)."""
+        return self.head_of(weights, self.side_by_side_features(weights, images, derivatives))
+
+    def side_by_side_features(self, weights: Weights, images: Tensor, derivatives: Derivatives = "first") -> Tensor:
+        """The tasks' channels lie beside each other, so a convolution is a grouped one and batch norm is as usual:
+        → (tasks, n, features)."""
         tasks = len(images)
-        x = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        for block in range(4):
-            kernel = weights[f"convolutions.{block}.weight"].flatten(0, 1)
-            x = F.conv2d(x, kernel, stride=self.stride, padding=1, groups=tasks)
-            if self.pool:
-                x = F.max_pool2d(x, 2)
-            x = _norm_relu(x, *(weights[f"norms.{block}.{name}"].flatten() for name in ("weight", "bias")))
-        features = x.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(2)
-        return torch.baddbmm(weights["head.bias"][:, None], features, weights["head.weight"].transpose(1, 2))
+        flat = {name: weight.flatten(0, 1) for name, weight in weights.items() if not name.startswith("head.")}
+        beside = _channels_last(images.transpose(0, 1).flatten(1, 2))
+        features = self.functional_features(flat, beside, derivatives, tasks)
+        return features.unflatten(1, (tasks, -1)).transpose(0, 1)
+
+    def head_of(self, weights: Weights, features: Tensor) -> Tensor:
+        """Logits of one task's features (n, features), or of several tasks' (tasks, n, features) by each one's head."""
+        weight, bias = weights["head.weight"], weights["head.bias"]
+        if features.dim() == 2:
+            return F.linear(features, weight, bias)
+        return torch.baddbmm(bias[:, None], features, weight.transpose(1, 2))
 
     def one_at_a_time(self, weights: Weights, support: Tensor, queries: Tensor) -> Tensor:
         """Logits (queries, outputs) of each query image when its batch is the support images and itself, as Nichol et
         al. 2018 classify without transduction: support (n, ...), queries (q, ...)."""
-
-        if support.device.type == "cpu":  # twice to three times as fast as `vmap` there, with 5 shots
-            batches = (_channels_last(torch.cat([support, query[None]])) for query in queries)
-            return torch.cat([self.functional(weights, batch)[-1:] for batch in batches])
+        size = max(1, ALONE_IMAGES[support.device.type] // (len(support) + 1))
+        if support.device.type == "cpu":
+            return self._one_at_a_time_by_parts(weights, support, queries, size)
 
         def alone(query: Tensor) -> Tensor:
             return self.functional(weights, torch.cat([support, query[None]]), "vmap")[-1]
 
-        return torch.vmap(alone, chunk_size=max(1, ALONE_IMAGES // (len(support) + 1)))(queries)
+        return torch.vmap(alone, chunk_size=size)(queries)
+
+    def _one_at_a_time_by_parts(self, weights: Weights, support: Tensor, queries: Tensor, size: int) -> Tensor:
+        """The batches of `size` queries go through each convolution together, and through the first one only once:
+        there the supports are the same in all batches, and only the statistics differ."""
+        x = _channels_last(torch.cat([support, queries]))
+        x = self._halved(_convolution(x, weights["convolutions.0.weight"], self.stride, 1)).permute(0, 2, 3, 1)
+        ours, theirs = x.split([len(support), len(queries)])
+        variance, mean = torch.var_mean(ours, dim=(0, 1, 2), correction=0)
+        variances, means = torch.var_mean(theirs, dim=(1, 2), correction=0)
+        part, apart = 1 / (len(support) + 1), means - mean  # the query's part of its batch
+        variances = variance + part * (variances - variance) + part * (1 - part) * apart**2
+        scales = weights["norms.0.weight"] * torch.rsqrt(variances + 1e-5)
+        shifts = weights["norms.0.bias"] - (mean + part * apart) * scales
+        features = []
+        for scale, shift, query in zip(*(t.split(size) for t in (scales, shifts, theirs)), strict=True):
+            scale, shift = scale[:, None, None, None], shift[:, None, None, None]  # (batches, 1, 1, 1, channels)
+            batches = torch.cat([torch.addcmul(shift, ours, scale), torch.addcmul(shift, query[:, None], scale)], dim=1)
+            y = batches.relu_().flatten(0, 1).permute(0, 3, 1, 2)
+            for block in range(1, 4):
+                y = self._halved(_convolution(y, weights[f"convolutions.{block}.weight"], self.stride, 1))
+                gain, bias = weights[f"norms.{block}.weight"], weights[f"norms.{block}.bias"]
+                y = torch.cat([_norm_relu(batch, gain, bias) for batch in y.split(len(support) + 1)])
+            features.append(y[len(support) :: len(support) + 1].flatten(1))
+        return self.head_of(weights, torch.cat(features))

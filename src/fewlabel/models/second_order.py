@@ -16,9 +16,9 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 
-def convolution(images: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """3x3 convolution, padding 1, no bias: (n, c, h, w) and (out, c, 3, 3) → (n, out, h / stride, w / stride)."""
-    return _Convolution.apply(images, weight, stride)
+def convolution(images: Tensor, weight: Tensor, stride: int, groups: int = 1) -> Tensor:
+    """3x3 convolution, padding 1, no bias: (n, groups x c, h, w) and (out, c, 3, 3) → (n, out, h / stride, ...)."""
+    return _Convolution.apply(images, weight, stride, groups)
 
 
 def norm_relu(images: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
@@ -26,51 +26,57 @@ def norm_relu(images: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     return _NormRelu.apply(images, gain, shift)
 
 
-def _convolve(images: Tensor, weight: Tensor, stride: int) -> Tensor:
-    return torch.convolution(images, weight, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1)
+def _convolve(images: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
+    return torch.convolution(images, weight, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], groups)
 
 
-def _backward(gradient: Tensor, images: Tensor, weight: Tensor, stride: int, which: list[bool]) -> list[Tensor]:
+def _backward(
+    gradient: Tensor, images: Tensor, weight: Tensor, stride: int, groups: int, which: list[bool]
+) -> list[Tensor]:
     """Gradients of images and weight; those not asked for are undefined."""
     return torch.ops.aten.convolution_backward(
-        gradient, images, weight, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1, [*which, False]
+        gradient, images, weight, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], groups, [*which, False]
     )[:2]
 
 
 class _Convolution(Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
         ctx.save_for_backward(images, weight)
-        ctx.stride = stride
-        return _convolve(images, weight, stride)
+        ctx.how = stride, groups
+        return _convolve(images, weight, stride, groups)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        return *_ConvolutionBackward.apply(gradient, *ctx.saved_tensors, ctx.stride, ctx.needs_input_grad[0]), None
+        given = _ConvolutionBackward.apply(gradient, *ctx.saved_tensors, *ctx.how, ctx.needs_input_grad[0])
+        return *given, None, None
 
 
 class _ConvolutionBackward(Function):
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, images: Tensor, weight: Tensor, stride: int, of_images: bool) -> Any:
+    def forward(
+        ctx: Any, gradient: Tensor, images: Tensor, weight: Tensor, stride: int, groups: int, of_images: bool
+    ) -> Any:
         ctx.save_for_backward(gradient, images, weight)
-        ctx.stride = stride
+        ctx.how = stride, groups
         ctx.set_materialize_grads(False)
-        return tuple(_backward(gradient, images, weight, stride, [of_images, True]))
+        return tuple(_backward(gradient, images, weight, stride, groups, [of_images, True]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_images: Tensor | None, to_weight: Tensor | None) -> tuple[Any, ...]:
         gradient, images, weight = ctx.saved_tensors
+        stride, groups = ctx.how
         of_gradient = of_images = of_weight = None
         if to_weight is not None:
-            of_gradient = _convolve(images, to_weight, ctx.stride)
+            of_gradient = _convolve(images, to_weight, stride, groups)
             if ctx.needs_input_grad[1]:
-                of_images = _backward(gradient, images, to_weight, ctx.stride, [True, False])[0]
+                of_images = _backward(gradient, images, to_weight, stride, groups, [True, False])[0]
         if to_images is not None:
-            through = _convolve(to_images, weight, ctx.stride)
+            through = _convolve(to_images, weight, stride, groups)
             of_gradient = through if of_gradient is None else of_gradient.add_(through)
-            of_weight = _backward(gradient, to_images, weight, ctx.stride, [False, True])[1]
-        return of_gradient, of_images, of_weight, None, None
+            of_weight = _backward(gradient, to_images, weight, stride, groups, [False, True])[1]
+        return of_gradient, of_images, of_weight, None, None, None
 
 
 class _NormRelu(Function):
