@@ -125,11 +125,11 @@ def draw(
     lines = leaderboard.over_seeds(table)
     drawn = {
         "accuracy_by_method": figures.accuracy_by_method(lines),
-        "paired_differences": figures.paired_differences(paired.to_the_best(differences)),
+        "paired_differences": figures.paired_differences(paired.to_the_best(differences), table),
         "label_efficiency": figures.label_efficiency(table),
         "training_time": figures.training_time(lines),
-        "few_shot_curves": figures.few_shot_curves(few_shot),
-        "rotation_against_supervised": figures.rotation_against_supervised(starts, cell),
+        "few_shot_curves": figures.few_shot_curves(few_shot, table),
+        "rotation_against_supervised": figures.rotation_against_supervised(starts, cell, table),
     }
     return [keep(figure, folder / f"{name}.png", *report.CAPTIONS[name]) for name, figure in drawn.items()]
 

@@ -116,14 +116,15 @@ def main() -> None:
                 "budget": everything.budget,
             }
             shown = (data.images[test], data.labels[test], probabilities, hymenoptera.CLASSES)
+            stand_in = " (embedded stand-in data)" if data.origin == "embedded" else ""
+            budget = "" if everything.budget == "cpu" else f", budget {everything.budget}"  # cpu: the usual one
+            title = f"Ants and bees{stand_in}, {row['method']}{budget}"
             with whole_folder(f"results/transfer/{cell}") as out:
                 save_file(supervised.tensors(arm.network), out / "model.safetensors")
                 supervised.write_curve(out / "curve.csv", training.curve)
                 write_predictions(out / "predictions.csv", data.names[test], data.labels[test], probabilities)
-                prediction_grid.draw(out / "predictions.png", f"Ants and bees, {row['method']}", *shown)
-                prediction_grid.draw_most_wrong(
-                    out / "most_wrong.png", f"Ants and bees, {row['method']}", *shown, data.names[test]
-                )
+                prediction_grid.draw(out / "predictions.png", title, *shown)
+                prediction_grid.draw_most_wrong(out / "most_wrong.png", title, *shown, data.names[test])
                 write_json(out / "metrics.json", {"origin": data.origin, "rows": [row]})
                 facts = run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
                 write_json(out / "run.json", facts)

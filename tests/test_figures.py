@@ -8,10 +8,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fewlabel import figures, leaderboard
+from fewlabel import figures, leaderboard, paired
 from fewlabel.examples import Episode
 from fewlabel.params import GRADIENT_METHODS, METRIC_METHODS
 
+PARTS, WHATS = ("train", "test"), ("loss", "accuracy")
+NO_DIFFERENCES = pd.DataFrame(columns=paired.COLUMNS)
 FAMILIES = [(*METRIC_METHODS, *GRADIENT_METHODS), leaderboard.FINETUNE_STARTS, leaderboard.TRANSFER_STARTS]
 
 
@@ -123,11 +125,23 @@ def test_training_time_has_a_panel_a_protocol_and_a_point_a_method(seeds: int, t
 def test_the_other_figures_of_the_leaderboard_draw_and_name_stand_ins(seeds: int, source: str, tmp_path: Path) -> None:
     table = table_of(seeds, source)
     lines = leaderboard.over_seeds(table)
-    for figure in (figures.accuracy_by_method(lines), figures.label_efficiency(table), figures.training_time(lines)):
+    few_shot = pd.DataFrame(
+        {"step": [1, 2], "loss": [2, 1], "accuracy": [0.2, 0.4], "val_loss": 1, "val_accuracy": 0.3}
+    )
+    finetune = pd.DataFrame({"step": [2, 4]} | {f"{part}_{what}": [1, 0] for part in PARTS for what in WHATS})
+    for figure in (
+        figures.accuracy_by_method(lines),
+        figures.label_efficiency(table),
+        figures.training_time(lines),
+        figures.few_shot_curves({"siamese-lake-0": few_shot, "maml-lake-5w1s-0": few_shot}, table),
+        figures.rotation_against_supervised({"scratch": finetune, "rotation": finetune}, "20-0", table),
+        figures.paired_differences(NO_DIFFERENCES, table),
+    ):
         said = [axis.get_title(loc=place) for axis in figure.axes for place in ("left", "center")]
-        said += [inner.get_suptitle() for inner in figure.subfigs]
+        said += [inner.get_suptitle() for inner in (figure, *figure.subfigs)]
         assert any("embedded stand-in data" in text for text in said) == (source == "embedded")
-        assert drawn(figure, tmp_path).height > 300
+        assert any("budget cpu" in text for text in said)
+        assert drawn(figure, tmp_path).height > 60
 
 
 def test_equal_figures_are_equal_bytes_and_small(tmp_path: Path) -> None:

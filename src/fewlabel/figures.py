@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -111,11 +111,12 @@ def accuracy_by_method(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def few_shot_curves(curves: dict[str, pd.DataFrame]) -> Figure:
+def few_shot_curves(curves: dict[str, pd.DataFrame], table: pd.DataFrame) -> Figure:
     """Loss and accuracy of meta-training: smoothed, each step faint behind, validation as dots.
 
     Args:
         curves: by the cell's name, e.g. ``maml-lake-5w1s-0``: columns step, loss, accuracy, val_loss, val_accuracy.
+        table: the leaderboard.
     """
     columns = min(3, len(curves))
     rows = 2 * -(-len(curves) // columns)  # loss above accuracy, for each line of methods
@@ -128,27 +129,42 @@ def few_shot_curves(curves: dict[str, pd.DataFrame]) -> Figure:
         for axis, what in zip(axes[2 * line : 2 * line + 2, column], ("loss", "accuracy"), strict=True):
             axis.set_visible(True)
             training = curve[["step", what]].dropna()
-            axis.plot(training["step"], _smooth(training[what]), color=colour, lw=1.5, label="training, smoothed")
+            axis.plot(
+                training["step"],
+                _smooth(training[what]),
+                color=colour,
+                lw=1.5,
+                label="training on its own task, smoothed",
+            )
             axis.plot(training["step"], training[what], ".", ms=2, color=colour, alpha=0.15, label="each step")
             held_out = curve[["step", f"val_{what}"]].dropna()
-            axis.plot(held_out["step"], held_out[f"val_{what}"], "k.-", ms=4, lw=0.7, label="validation classes")
+            axis.plot(
+                held_out["step"],
+                held_out[f"val_{what}"],
+                "k.-",
+                ms=4,
+                lw=0.7,
+                label="validation: 20w1s, or the task a panel names",
+            )
             if column == 0:
                 axis.set_ylabel(what)
         axes[2 * line, column].set_title(name, fontsize=10)
         axes[2 * line, column].set_ylim(bottom=0, top=_top(curve["loss"], curve["val_loss"]))
         axes[2 * line + 1, column].yaxis.set_major_formatter(_percent())
         axes[2 * line + 1, column].set_xlabel("meta-training step")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
-    figure.suptitle("Few-shot learning curves", fontweight="bold")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=9)
+    note = _data_note(table[table["family"] == "few-shot"])
+    figure.suptitle(f"Few-shot learning curves\n{note}", fontweight="bold")
     return figure
 
 
-def rotation_against_supervised(curves: dict[str, pd.DataFrame], cell: str) -> Figure:
+def rotation_against_supervised(curves: dict[str, pd.DataFrame], cell: str, table: pd.DataFrame) -> Figure:
     """Train and test, loss and accuracy, of every start on one choice of labels, on shared axes.
 
     Args:
         curves: by start: columns step, train_loss, train_accuracy, test_loss, test_accuracy.
         cell: labels per class and seed, e.g. ``20-0``.
+        table: the leaderboard.
     """
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
     for column, part in enumerate(("train", "test")):
@@ -165,6 +181,8 @@ def rotation_against_supervised(curves: dict[str, pd.DataFrame], cell: str) -> F
                     label=start,
                 )
             axis.set_title(f"{part} {what}", fontsize=10)
+            axis.set_ylabel(what)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             if what == "accuracy":
                 axis.yaxis.set_major_formatter(_percent())
                 axis.set_xlabel("training step")
@@ -172,10 +190,10 @@ def rotation_against_supervised(curves: dict[str, pd.DataFrame], cell: str) -> F
                 axis.set_ylim(bottom=0, top=_top(*(curve["test_loss"] for curve in curves.values()), share=0.85))
             else:
                 axis.set_ylim(bottom=0)
-    axes[0, 0].legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     labels, seed = cell.split("-")
     title = f"Rotation pretraining against supervised from scratch: {labels} labels per class, seed {seed}"
-    figure.suptitle(title, weight="bold")
+    figure.suptitle(f"{title}\n{_data_note(table[table['family'] == 'label-efficiency'])}", weight="bold")
     return figure
 
 
@@ -209,13 +227,14 @@ def label_efficiency(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def paired_differences(table: pd.DataFrame) -> Figure:
+def paired_differences(differences: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """For each protocol, by how many points each method falls short of the best one on the same episodes.
 
     Args:
-        table: of `paired.to_the_best`, a row per protocol and each method but its best.
+        differences: of `paired.to_the_best`, a row per protocol and each method but its best.
+        table: the leaderboard.
     """
-    parts = [part for _, part in table.groupby("protocol", sort=False)]
+    parts = [part for _, part in differences.groupby("protocol", sort=False)]
     columns = min(2, max(1, len(parts)))
     lines = -(-len(parts) // columns)
     heights = [max(len(part) for part in parts[line * columns :][:columns]) + 1.2 for line in range(lines)]
@@ -255,11 +274,12 @@ def paired_differences(table: pd.DataFrame) -> Figure:
         )
     for axis in axes.flat[max(0, len(parts) - columns) : len(parts)]:  # the lowest of each column
         axis.set_xlabel("difference to the best, percentage points")
-    if table["other_transductive"].any() or table["transductive"].any():
+    if differences["other_transductive"].any() or differences["transductive"].any():
         axes[0, 0].plot([], [], "o", color="#444444", label="each query on its own")
         axes[0, 0].plot([], [], "o", color="#444444", mfc="white", label="transductive")
         figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-    figure.suptitle("Paired differences on the same test episodes, with 95 % interval", fontweight="bold")
+    note = _data_note(table[table["family"] == "few-shot"])
+    figure.suptitle(f"Paired differences on the same test episodes, with 95 % interval\n{note}", fontweight="bold")
     return figure
 
 

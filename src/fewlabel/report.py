@@ -58,7 +58,10 @@ CAPTIONS = {
     ),
     "few_shot_curves": (
         "How the few-shot trainings went",
-        "Loss and accuracy over the steps of meta-training; black: on validation classes, which choose the model.",
+        "Loss and accuracy over the steps of meta-training; black: on validation classes, which choose the model. "
+        "In training, the accuracy is of a step's own batch: pairs for siamese, all training classes for nearest_mean, "
+        "episodes for the others. On validation classes it is of MAML's and Reptile's task, and of 20w1s for the "
+        "others, with fewer ways where there are fewer classes. So compare a curve with its like in another panel.",
         "Curves of loss and accuracy, two panels for each training.",
     ),
     "rotation_against_supervised": (
