@@ -41,7 +41,8 @@ def test_two_processes_leave_what_one_leaves(shared) -> None:
     trained = shared.folder / "results" / "meta_train"
     assert files(trained) == [f"{CELL}/{name}" for name in ("curve.csv", "model.safetensors", "run.json")]
     assert json.loads((trained / CELL / "run.json").read_text())["processes"] == 2
-    checkpoint, mark = files(shared.folder / ".checkpoints")  # kept until the next stage sees that DVC has recorded
+    # Kept until the next stage sees that DVC has recorded it.
+    checkpoint, mark = files(shared.folder / ".checkpoints" / "meta_train")
     assert (Path(checkpoint).suffix, Path(mark).name) == (".pt", "done")
     two = curve(shared)
 
