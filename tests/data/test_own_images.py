@@ -43,7 +43,7 @@ def test_a_flat_folder(tmp_path: Path) -> None:
     assert data.images.shape == (10, 4, 3, 8, 8)
     assert data.names.tolist() == sorted(FLAT)
     assert data.origin == "own"
-    assert (len(data.train), len(data.validation), len(data.test)) == (4 * 6, 1, 3)
+    assert (len(data.train), len(data.validation), len(data.test)) == (4 * 5, 2, 3)
     for number in range(10):  # in order, and none twice
         assert (data.images[number, :, 0] == number).all()
         assert data.images[number, :, 1, 0, 0].tolist() == [0, 1, 2, 3]
@@ -61,36 +61,46 @@ def test_a_grouped_folder_divided_by_group(tmp_path: Path) -> None:
 def test_lists_of_names_are_taken_as_they_are(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, GROUPED)
     data = read(
-        "flowers", settings_of(folder, test=["group1/class2", "group0/class0"], validation=["group4/class1"]), 2, "x"
+        "flowers",
+        settings_of(folder, test=["group1/class2", "group0/class0"], validation=["group4/class1", "group1/class1"]),
+        2,
+        "x",
     )
     assert data.names[data.test[:, 0]].tolist() == ["group0/class0", "group1/class2"]
-    assert data.names[data.validation[:, 0]].tolist() == ["group4/class1"]
-    assert len(data.train) == 12
+    assert data.names[data.validation[:, 0]].tolist() == ["group1/class1", "group4/class1"]
+    assert len(data.train) == 11
     data = read("flowers", settings_of(folder, by="group", test=["group3"], validation=0.25), 2, "x")
     assert data.names[data.test[:, 0]].tolist() == [f"group3/class{i}" for i in range(3)]
     assert (len(data.train), len(data.validation)) == (9, 3)
 
 
 @given(
-    classes=st.integers(3, 12), groups=st.integers(0, 6), test=st.floats(0.01, 0.6), validation=st.floats(0.01, 0.39),
+    groups=st.integers(0, 6), each=st.integers(2, 15), test=st.floats(0.01, 0.6), validation=st.floats(0.01, 0.39),
     by_group=st.booleans(), rotations=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
-def test_no_class_is_in_two_parts(
-    classes: int, groups: int, test: float, validation: float, by_group: bool, rotations: bool, seed: int
+def test_no_class_is_in_two_parts_and_each_has_two(
+    groups: int, each: int, test: float, validation: float, by_group: bool, rotations: bool, seed: int
 ) -> None:
-    names = sorted(f"g{i % groups}/c{i}" if groups else f"c{i}" for i in range(classes))
+    names = [f"g{i}/c{j:02}" for i in range(groups) for j in range(each)] or [f"c{j:02}" for j in range(each)]
     chosen = OwnImages(folder="x", by="group" if by_group else "class", test=test, validation=validation, seed=seed)
-    if by_group and min(groups, classes) < 3:
-        with pytest.raises(UserError, match=r"no groups|at least one"):
+    if groups < 3 if by_group else len(names) < 6:
+        with pytest.raises(UserError, match="in no groups" if by_group and not groups else "need at least 2 each"):
             own_images._divide("flowers", chosen, names)
         return
     parts = own_images._divide("flowers", chosen, names)
-    assert all(parts)
+    assert min(map(len, parts)) >= 2
     assert sorted([*parts[0], *parts[1], *parts[2]]) == names
     if by_group:
         of = [{name.split("/")[0] for name in part} for part in parts]
         assert not of[0] & of[1] | of[0] & of[2] | of[1] & of[2]
+
+
+def test_the_shares_give_two_classes_at_least() -> None:
+    chosen = OwnImages(folder="x")
+    for classes, expected in {6: (2, 2, 2), 10: (5, 2, 3), 14: (8, 2, 4), 30: (18, 3, 9)}.items():
+        parts = own_images._divide("flowers", chosen, [f"class{i}" for i in range(classes)])
+        assert tuple(map(len, parts)) == expected
 
 
 def test_every_class_gives_as_many_images_as_the_smallest_or_as_said(tmp_path: Path) -> None:
@@ -143,8 +153,8 @@ def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
     if len(list(folder.iterdir())) == 10:
         pytest.skip("this file system does not tell cases apart")
     refused("Class3 and class3 are two classes of one name", folder)
-    same_name_in_other_groups = folder_of(tmp_path / "b", {f"{group}/rose": 2 for group in "abcd"})
-    assert len(read("flowers", settings_of(same_name_in_other_groups), 2, "x").names) == 4
+    same_name_in_other_groups = folder_of(tmp_path / "b", {f"{group}/rose": 2 for group in "abcdef"})
+    assert len(read("flowers", settings_of(same_name_in_other_groups), 2, "x").names) == 6
 
 
 def test_parts_that_cannot_be_are_refused(tmp_path: Path) -> None:
@@ -153,7 +163,15 @@ def test_parts_that_cannot_be_are_refused(tmp_path: Path) -> None:
     refused(r"own_images\.flowers\.test: an empty list", folder, test=[])
     refused("class1 is both in test and in validation", folder, test=["class1"], validation=["class1"])
     refused("in no groups", folder, by="group")
-    refused("at least one", folder, test=sorted(FLAT)[1:], validation=["class0"])
+    each = r"own_images\.flowers: of its 10 classes {} would be for {}, and training, validation and test need at least"
+    two = ["class0", "class1"]
+    refused(each.format(0, "training") + ".* fewer by", folder, test=sorted(FLAT)[2:], validation=two)
+    more = each.format(1, "validation") + r".* take more by own_images\.flowers\.validation"
+    refused(more, folder, test=two, validation=["class2"])
+    refused(each.format(1, "test"), folder, test=["class2"], validation=two)
+    single = folder_of(tmp_path / "b", {"a/one": 2} | {f"{group}/{name}": 2 for group in "bc" for name in "xyz"})
+    refused("of its 7 classes 1 would be for validation", single, by="group", test=["b"], validation=["a"])
+    refused("0 would be for training", folder_of(tmp_path / "c", dict.fromkeys("abcd", 2)))
 
 
 # --- photographs of every kind ------------------------------------------------------------------------------------

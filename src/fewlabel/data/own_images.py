@@ -47,7 +47,7 @@ def read(name: str, settings: OwnImages, needed: int, needed_by: str) -> FewShot
         fewest = f"class {smallest} has {per_class} images" if not settings.per_class else f"per_class is {per_class}"
         raise UserError(
             f"own_images.{name}: {fewest}, and {needed_by} needs {needed} of each class: add images, take the class "
-            f"out of the folder, or give own_images.{name} tasks with fewer, such as 5w1s5q"
+            f"out of the folder, or write own_images.{name}.tasks that take fewer, such as [5w1s5q]"
         )
     names = sorted(files)
     images = np.empty((len(names), per_class, 3 if settings.colour else 1, settings.size, settings.size), np.uint8)
@@ -76,8 +76,7 @@ def image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
             square = ImageOps.fit(upright.convert("RGB" if colour else "L"), (size, size), Image.Resampling.LANCZOS)
     except Exception as error:  # damage makes Pillow raise errors of many kinds, also struct.error
         kind = "not a readable image" if path.suffix.lower() in SUFFIXES else "not an image"
-        reason = " ".join(str(error).split())[:80] or type(error).__name__
-        raise UserError(f"{path}: {kind} ({reason}); mend it or take it out") from None
+        raise UserError(f"{path}: {kind} ({' '.join(str(error).split())[:80]}); mend it or take it out") from None
     pixels = np.asarray(square)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1) if colour else pixels[None])
 
@@ -127,8 +126,9 @@ def _folders(folder: Path, where: str) -> list[Path]:
 
 
 def _divide(name: str, settings: OwnImages, classes: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """The classes for training, validation and test. Lists are taken as they are; shares are of the classes or groups
-    that no list names, by chance from the seed."""
+    """The classes for training, validation and test, at least two each: of one alone nothing can be told apart. Lists
+    are taken as they are; shares are of the classes or groups that no list names, by chance from the seed. Raises
+    `UserError` naming the parameter at fault."""
     where = f"own_images.{name}"
     if settings.by == "group" and not all("/" in each for each in classes):
         raise UserError(f"{where}.by = 'group': the classes of {settings.folder} are in no groups; write by: class")
@@ -150,14 +150,17 @@ def _divide(name: str, settings: OwnImages, classes: list[str]) -> tuple[list[st
     rest = [units[i] for i in np.random.default_rng(settings.seed).permutation(len(units)) if units[i] not in listed]
     shares = [part for part in ("test", "validation") if part not in chosen]
     total = len(rest)
-    for left, part in zip((len(shares), 1), shares, strict=False):  # one each, at least, for this and all that follow
-        count = max(1, min(round(getattr(settings, part) * total), len(rest) - left))
+    least = 1 if settings.by == "group" else 2
+    for left, part in zip((len(shares), 1), shares, strict=False):  # the least for this and for all that follow
+        count = max(least, min(round(getattr(settings, part) * total), len(rest) - least * left))
         chosen[part], rest = rest[:count], rest[count:]
-    if not (rest and chosen["test"] and chosen["validation"]):
-        raise UserError(
-            f"{where}: its {len(units)} {'groups' if settings.by == 'group' else 'classes'} do not give at least one "
-            "each for training, validation and test"
-        )
     parts = (rest, chosen["validation"], chosen["test"])
     train, validation, test = ([each for each in classes if unit_of[each] in part] for part in parts)
+    for part, found in (("training", train), ("validation", validation), ("test", test)):
+        if len(found) < 2:
+            take = f"fewer by {where}.test or {where}.validation" if part == "training" else f"more by {where}.{part}"
+            raise UserError(
+                f"{where}: of its {len(classes)} classes {len(found)} would be for {part}, and training, validation "
+                f"and test need at least 2 each: add classes, or take {take}"
+            )
     return train, validation, test
