@@ -93,9 +93,17 @@ def test_a_signal_waits_for_the_end_of_the_step_and_its_state_is_saved(
     assert state["step"] == 5
 
 
-@pytest.mark.parametrize("broken", ["loss", "weights"])
+@pytest.mark.parametrize(
+    ("broken", "at", "message", "saved"),
+    [
+        ("loss", 5, r"the loss is no longer finite at step 5", 4),
+        ("weights", 4, r"the model or its optimiser is no longer finite at step 4", 2),  # before it is saved,
+        ("weights", 5, r"the loss is no longer finite at step 6", 4),  # or the next step shows it,
+        ("weights", 6, r"the validation loss is no longer finite at step 6", 4),  # or a look at the validation classes
+    ],
+)
 def test_lost_numbers_stop_it_and_leave_the_checkpoint_from_before(
-    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broken: str, at: int, message: str, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     checkpoint, settings = Checkpoint("cell", {}, []), settings_of("prototypes")
@@ -104,20 +112,19 @@ def test_lost_numbers_stop_it_and_leave_the_checkpoint_from_before(
 
     def poisoned(*arguments: Any) -> tuple[Tensor, Tensor]:
         loss, accuracy = step(*arguments)
-        number = next(steps)
-        if number == 5 and broken == "weights":  # seen in the loss of the next step only
+        now = next(steps) == at
+        if now and broken == "weights":
             method.model.convolutions[0].weight.data.fill_(torch.inf)
-        return torch.tensor(torch.nan) if number == 5 and broken == "loss" else loss, accuracy
+        return torch.tensor(torch.nan) if now and broken == "loss" else loss, accuracy
 
     monkeypatch.setattr(method, "step", poisoned)
-    at = {"loss": 5, "weights": 6}[broken]
-    with pytest.raises(UserError, match=rf"cell: the loss is no longer finite at step {at} \(lr 0\.001\): lower"):
+    with pytest.raises(UserError, match=rf"cell: {message} \(lr 0\.001\): lower"):
         meta_training.train(
             method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0, "cell", checkpoint=checkpoint
         )
     state = checkpoint.load()
     assert state is not None
-    assert state["step"] == 4
+    assert state["step"] == saved
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

@@ -69,7 +69,7 @@ def train(
         stop: asked before each step whether to break off, as a kill would.
 
     Raises:
-        UserError: the loss or the model is no longer finite; the last checkpoint is from before.
+        UserError: the loss, the validation loss or the model is no longer finite; the last checkpoint is from before.
         KeyboardInterrupt: SIGINT or SIGTERM came; the step under way was ended and saved.
     """
     state: dict[str, Any] = {"step": 0, "rows": [], "best": None, "best_loss": float("inf"), "best_step": 0}
@@ -102,6 +102,8 @@ def train(
                 numbers = {"loss": loss.item(), "accuracy": accuracy.item()}
                 if validate:
                     val_loss, val_accuracy = score(method, validation_table, validation)
+                    if not math.isfinite(val_loss):  # which is lower than no other, so no weights would be kept
+                        raise _diverged("validation loss", name, step, settings)
                     numbers |= {"val_loss": val_loss, "val_accuracy": val_accuracy}
                     if val_loss < state["best_loss"]:
                         best = {key: value.clone() for key, value in method.model.state_dict().items()}
