@@ -119,6 +119,19 @@ def test_a_class_with_too_few_images_is_refused_by_name(tmp_path: Path) -> None:
     refused(r"own_images\.flowers: class tulip has 1 images, and 5w1s1q needs 2 of each class", folder)
 
 
+@pytest.mark.parametrize("place", range(9))
+def test_a_broken_image_is_refused_though_the_seed_does_not_draw_it(tmp_path: Path, place: int) -> None:
+    folder = folder_of(tmp_path, FLAT | {"class3": 9})
+    path = folder / "class3" / f"{place:03}.png"
+    path.write_bytes(path.read_bytes()[:50])  # the header is whole
+    refused(rf"class3/{path.name}: not a readable image", folder)
+    refused(rf"class3/{path.name}: not a readable image", folder, per_class=2)
+    path.unlink()
+    assert read("flowers", settings_of(folder), 2, "x").drawings == 4
+    path.with_suffix(".txt").write_text("no image")
+    refused(rf"class3/{path.stem}\.txt: not an image", folder)
+
+
 def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, FLAT)
     (folder / "class4" / ".DS_Store").write_text("left by a file manager")

@@ -54,8 +54,8 @@ def read(name: str, settings: OwnImages, needed: int, needed_by: str) -> FewShot
     for number, kind in enumerate(names):
         rng = np.random.default_rng([settings.seed, zlib.crc32(kind.encode())])
         chosen = np.sort(rng.permutation(len(files[kind]))[:per_class])
-        for place, file in enumerate(chosen):
-            images[number, place] = image(files[kind][file], settings.size, settings.colour)
+        # All are read, not the chosen alone: whether a broken one is refused must not hang on the seed.
+        images[number] = np.stack([image(path, settings.size, settings.colour) for path in files[kind]])[chosen]
     kinds = [np.flatnonzero(np.isin(names, part)) for part in parts]
     train = turned(kinds[0], 4 if settings.rotations else 1)
     return FewShotData(images, np.array(names), train, turned(kinds[1], 1), turned(kinds[2], 1), "own")
@@ -76,7 +76,8 @@ def image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
             square = ImageOps.fit(upright.convert("RGB" if colour else "L"), (size, size), Image.Resampling.LANCZOS)
     except Exception as error:  # damage makes Pillow raise errors of many kinds, also struct.error
         kind = "not a readable image" if path.suffix.lower() in SUFFIXES else "not an image"
-        raise UserError(f"{path}: {kind} ({' '.join(str(error).split())[:80]}); mend it or take it out") from None
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise UserError(f"{path}: {kind} ({reason}); mend it or take it out") from None
     pixels = np.asarray(square)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1) if colour else pixels[None])
 
