@@ -47,7 +47,7 @@ def main() -> None:
             (out / "paired.md").write_text(paired.markdown(differences), encoding="utf-8")
             write_json(out / "summary.json", leaderboard.summary(table))
             write_json(out / "runs.json", runs)
-            write_curves(out / "curves", settings, supervised)
+            write_curves(out / "curves", settings, few_shot, supervised)
             pictures = draw(out / "figures", settings, table, differences, few_shot, supervised)
             pictures += draw_episodes(out / "figures", own, settings, table)
             pictures += photographs(settings)
@@ -97,9 +97,16 @@ def read_curve(folder: Path) -> pd.DataFrame:
         raise UserError(f"{folder / 'curve.csv'}: cannot be read ({error}); run `dvc repro`") from None
 
 
-def write_curves(folder: Path, settings: params.Params, supervised: dict[str, pd.DataFrame]) -> None:
-    """One wide table per label cell, so that `dvc plots` draws all starts on one axis and compares revisions."""
+def write_curves(
+    folder: Path, settings: params.Params, few_shot: dict[str, pd.DataFrame], supervised: dict[str, pd.DataFrame]
+) -> None:
+    """What `dvc plots` draws and compares between revisions: one wide table per label cell, for all starts on one axis;
+    one per few-shot training, a row a validation with the means over the steps that led to it."""
     folder.mkdir()
+    for name, curve in few_shot.items():
+        to_come = curve["val_loss"].notna()[::-1].cumsum()  # validations: the same number from one to the next
+        means = curve.groupby(to_come, sort=False).agg(dict.fromkeys(curve, "mean") | {"step": "last"})
+        means.dropna().to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     for cell in settings.cells.label_cells:
         curves = {
             start: supervised[f"{start}-{cell}"].set_index("step").drop(columns="epoch")

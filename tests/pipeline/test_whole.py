@@ -86,6 +86,8 @@ def test_figures_and_curves_are_there_and_on_one_page(finished) -> None:
     page = (finished.folder / "plots" / "index.html").read_text()
     for shown in (*figures, "predictions", "most_wrong"):
         assert f"{shown}.png" in page
+    assert "with few labels per class, cell 20-0" in page
+    assert "Accuracy in meta-training, maml-lake-5w1s-0" in page
 
 
 def test_the_report_says_what_the_leaderboard_says_and_is_out_of_git(finished) -> None:
