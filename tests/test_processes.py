@@ -1,4 +1,4 @@
-"""Two processes under torchrun make the same step as one, on the same tasks; tasks that they cannot share evenly are
+"""Two processes make the same step as one, on the same tasks; tasks that they cannot share evenly are
 refused."""
 
 import subprocess
@@ -58,6 +58,51 @@ def test_two_processes_make_the_step_of_one(name: str, tmp_path: Path) -> None:
         results.append(load_file(path))
     for key, one in results[0].items():
         torch.testing.assert_close(results[1][key], one, rtol=1e-9, atol=1e-12)
+
+
+SHARED = """
+import os, signal, sys
+import psutil, torch
+from fewlabel import device as devices
+from fewlabel.errors import UserError
+from stages.common import launch
+
+def main():
+    devices.launch_processes(2)
+    rank = devices.join_processes(torch.device("cpu"))
+    devices.average([torch.ones(2)])
+    if rank == 0 and sys.argv[1] == "listen":
+        everyone = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        found = [c for p in everyone for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        print(len(everyone), "processes,", len(found) > 0, {c.laddr.ip for c in found})
+    if rank == 1 and sys.argv[1] == "refuse":
+        raise UserError("the disk is full")
+    if rank == 1 and sys.argv[1] in ("SIGKILL", "SIGTERM"):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    devices.average([torch.ones(2)])
+
+launch(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "out", "err"),
+    [
+        ("listen", 0, "2 processes, True {'127.0.0.1'}", ""),
+        ("refuse", 2, "", "error: process 1 of 2 ended: the disk is full"),
+        ("SIGKILL", 2, "", "error: process 1 of 2 ended: -9"),
+        ("SIGTERM", 130, "", "interrupted: run the same command again; a training continues from its checkpoint"),
+    ],
+)
+def test_processes_talk_on_this_machine_alone_and_end_together_in_one_line(what, code, out, err, tmp_path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SHARED)
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    command = [sys.executable, str(script), what]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout.strip()) == (code, out), done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith("[")] == ([err] if err else [])
+    assert not list(tmp_path.glob("fewlabel-*"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import functools
 import os
 import platform
 import resource
+import shutil
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,9 @@ from torch.optim import SGD, Adam, Optimizer
 from fewlabel.errors import UserError
 
 _held: list[FileLock] = []  # the lock on this process's GPU, for the life of the process
+_others: dict[Path, subprocess.Popen[bytes]] = {}  # that share this process's training, by the file of what they said
+_MEETING = "FEWLABEL_MEETING"  # where they meet
+ENDING_S = 10.0  # given to another process to end by itself
 
 
 def pick(name: str, deterministic: bool = False) -> torch.device:
@@ -102,7 +107,7 @@ def _take_gpu(count: int) -> None:
     """Make a visible GPU that no other stage process uses the current one, so that experiments run side by side, one a
     GPU. Where all are taken, the first is shared, and a line says so.
 
-    The processes of ``torchrun`` go by their rank.
+    Processes that share a training go by their rank.
     """
     if _held or "WORLD_SIZE" in os.environ:
         return
@@ -140,21 +145,49 @@ def peak_memory_mib(device: torch.device) -> float:
 
 
 def launch_processes(count: int) -> None:
-    """Run this program anew as `count` processes under ``torchrun``, unless it is one of them or one is asked for."""
+    """Start this program `count` - 1 times more, and be the first of these processes, unless ``torchrun`` has started
+    them. They meet in a file and talk over the loopback: torchrun's own meeting place listens on every address of the
+    machine and unpickles what comes."""
     if count > 1 and "WORLD_SIZE" not in os.environ:
         program = sys.modules["__main__"].__spec__
         name = ["-m", program.name] if program else [sys.argv[0]]
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, *torchrun, *name, *sys.argv[1:]])
+        folder = tempfile.mkdtemp(prefix="fewlabel-")
+        os.environ |= {"WORLD_SIZE": str(count), "RANK": "0", "LOCAL_RANK": "0", _MEETING: f"file://{folder}/meeting"}
+        if sys.platform == "linux":
+            os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+        for rank in range(1, count):
+            environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            with Path(folder, f"{rank}.txt").open("w") as said:
+                command = [sys.executable, *name, *sys.argv[1:]]
+                _others[Path(said.name)] = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        atexit.register(_end_others, folder)
+
+
+def _end_others(folder: str) -> None:
+    """They end with this process, as soon as they see that it has left."""
+    for process in _others.values():
+        try:
+            process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def join_processes(device: torch.device) -> int:
-    """Join the processes that ``torchrun`` started, if it did; → this one's rank, 0 when it is alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    """Join the processes that share this training, if there are any; → this one's rank, 0 when it is alone."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        else:
+            torch.set_num_threads(max(1, torch.get_num_threads() // count))
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            init_method=os.environ.get(_MEETING, "env://"),
+            rank=int(os.environ["RANK"]),
+            world_size=count,
+        )
         atexit.register(dist.destroy_process_group)
         if dist.get_rank() > 0:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (one of them speaks for all)
@@ -184,13 +217,31 @@ def share() -> slice:
 
 
 def average(tensors: list[torch.Tensor]) -> None:
-    """In place, the mean over the processes that ``torchrun`` started; of one process, the tensors as they are."""
+    """In place, the mean over the processes that share a training; of one process, the tensors as they are.
+
+    Raises:
+        UserError: another process ended; with what it said last.
+        KeyboardInterrupt: a signal ended it.
+    """
     if dist.is_initialized():
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
+        try:
+            dist.all_reduce(flat)
+        except RuntimeError:
+            _tell_of_the_first_that_ended()
+            raise
         flat /= dist.get_world_size()
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
+
+
+def _tell_of_the_first_that_ended() -> None:
+    for said, process in _others.items():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if process.wait(ENDING_S) == 130:
+                raise KeyboardInterrupt
+            last = said.read_text(errors="replace").strip().rpartition("\n")[2].removeprefix("error: ")
+            raise UserError(f"process {said.stem} of {len(_others) + 1} ended: {last or process.returncode}")
 
 
 def _cpu_name() -> str:
