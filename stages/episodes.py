@@ -41,11 +41,13 @@ def main() -> None:
             few_shot.save(out / "data.npz", data)
             for name, task in tasks.items():
                 where = f"test task {name} of {split}"
+                if own:
+                    where = f"own_images.{split}.tasks{'' if own.tasks else ' (null: those of episodes.tasks)'}, {name}"
                 if task.upright and len(upright) in (0, len(data.test)):
                     which = "all" if len(upright) else "none"
+                    elsewhere = "" if own else "; a task of one split alone goes under episodes.published_tasks"
                     raise UserError(
-                        f"{where}: {which} of its test classes are upright, leave -upright out there; a task of one "
-                        "split alone goes under episodes.published_tasks"
+                        f"{where}: {which} of its test classes are upright, leave -upright out there{elsewhere}"
                     )
                 classes = len(upright) if task.upright else len(data.test)
                 count = settings.count if task.way else settings.all_way_count

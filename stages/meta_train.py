@@ -5,15 +5,18 @@ Siamese networks and prototypes need no task, one training serves them all.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from safetensors.torch import save_file
 
 from fewlabel import device as devices
 from fewlabel import episodes, meta_training, params, tracking
 from fewlabel.checkpoint import Checkpoint
 from fewlabel.data import few_shot
+from fewlabel.errors import UserError
 from fewlabel.methods import base
 from stages.common import launch, run_facts, whole_folder, write_json
-from stages.few_shot import parse, report_memory
+from stages.few_shot import Cell, parse, report_memory
 
 VALIDATION_TASK = "20w1s"  # where a method has no task of its own: the hardest protocol tells models apart best
 VALIDATION_QUERIES = 15
@@ -36,6 +39,7 @@ def main() -> None:
         problem = base.Problem(way, shot, len(train), *data.images.shape[2:4])
         method = base.create(cell.method, cell.settings, problem, device, cell.seed)
         devices.check_share(cell.method, method.shape.tasks)
+        fit_way(method, cell, len(train), len(held_out))
         episodes.check(method.shape, len(train), data.drawings, method.way_parameter, method.shot_parameter)
         count = cell.params.episodes.validation_count
         shape = episodes.Shape(count, way, shot, max(1, min(VALIDATION_QUERIES, data.drawings - shot)))
@@ -61,6 +65,25 @@ def main() -> None:
         run.tags(origin=data.origin, device=devices.describe(device), validation_task=f"{way}w{shot}s")
         checkpoint.remove()
     report_memory(device)
+
+
+def fit_way(method: base.Method, cell: Cell, training: int, validation: int) -> None:
+    """Train on all training classes, and say so, where the split has fewer than a parameter for all splits asks for.
+
+    Raises:
+        UserError: they, or the validation classes, are fewer than the task of a method that needs its way.
+    """
+    way = method.shape.way
+    if cell.task is None and way > training:
+        print(f"{cell.split}: {training} training classes, so {method.way_parameter} is {training} here, not {way}")
+        method.shape = replace(method.shape, way=training)
+    if cell.task and way > min(training, validation):
+        own = f"own_images.{cell.split}"
+        divide = f"change {own}.test or {own}.validation, or " if cell.split in cell.params.own_images else ""
+        raise UserError(
+            f"{cell.name}: {cell.task} takes {way} classes, and {cell.split} has {training} for training and "
+            f"{validation} for validation: {divide}lower the way in cells.tasks"
+        )
 
 
 if __name__ == "__main__":

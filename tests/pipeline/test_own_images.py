@@ -1,6 +1,8 @@
 """A folder of a person's own images, from one entry in params.yaml to its row, by the real stages."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from fewlabel import params
+from tests.conftest import ROOT
 from tests.pipeline.test_refusals import nothing_in, refused
 
 pytestmark = pytest.mark.pipeline
@@ -28,13 +32,12 @@ def draw(folder: Path, classes: list[str], images: int = 8) -> Path:
     return folder
 
 
-def enter(clone, folder: Path, **entry: object) -> None:
-    """The one entry, and the smallest training that fits so few classes."""
+def enter(clone, folder: Path, task: str = "2w1s", **entry: object) -> None:
+    """The one entry, and the cells that it makes."""
     path = clone.folder / "params.yaml"
     raw = yaml.safe_load(path.read_text())
     raw["own_images"] = {"blots": {"folder": str(folder), "tasks": ["2w1s3q", "2w2s3q", "all-2s3q"], **entry}}
-    raw["cells"] |= {"splits": ["blots"], "metric_methods": ["prototypes"], "tasks": ["2w1s"]}
-    raw["prototypes"] |= {"way": 4, "queries": 3}
+    raw["cells"] |= {"splits": ["blots"], "tasks": [task]}
     path.write_text(yaml.safe_dump(raw))
 
 
@@ -42,9 +45,11 @@ def enter(clone, folder: Path, **entry: object) -> None:
 def test_a_folder_becomes_a_row(clone, tmp_path: Path, grouped: bool) -> None:
     names = [f"group{i % 4}/class{i}" if grouped else f"class{i}" for i in range(12)]
     folder = draw(tmp_path / "blots", names)
-    enter(clone, folder, rotations=True, by="group" if grouped else "class", test=0.3, validation=0.2)
+    enter(clone, folder, rotations=grouped, by="group" if grouped else "class", test=0.3, validation=0.2)
     stages = ("own_episodes@blots", "metric_train@prototypes-blots-0", "evaluate_metric@prototypes-blots-0")
-    clone.run(["dvc", "repro", stages[-1]], FEWLABEL_TRACKING="off")
+    said = clone.run(["dvc", "repro", stages[-1]], FEWLABEL_TRACKING="off").stdout
+    fewer = "blots: 6 training classes, so prototypes.way is 6 here, not 10"
+    assert (fewer in said) == (not grouped)  # of two groups, turned, there are 24
     results = clone.folder / "results" / "evaluate" / "prototypes-blots-0"
     rows = json.loads((results / "metrics.json").read_text())["rows"]
     assert [(row["dataset"], row["protocol"]) for row in rows] == [
@@ -61,6 +66,25 @@ def test_a_folder_becomes_a_row(clone, tmp_path: Path, grouped: bool) -> None:
     assert stages[0] in json.loads(clone.run(["dvc", "status", "--with-deps", "--json", stages[-1]]).stdout)
 
 
+def test_the_readme_s_entry_is_all_it_takes(clone, tmp_path: Path) -> None:
+    """No other setting than those it shows, on the smallest folder that it says it takes."""
+    shown = re.search(r"```yaml\n(own_images:.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert shown
+    folder = draw(tmp_path / "flowers", [f"class{i}" for i in range(15)], images=20)
+    entry = shown[1].replace("/data/flowers", str(folder))
+    clone.set(**{"own_images: {}": entry, "splits: [lake]": "splits: [flowers]"})
+    metric = [f"evaluate_metric@{method}-flowers-0" for method in params.METRIC_METHODS]
+    gradient = [f"evaluate@{method}-flowers-5w5s-0" for method in params.GRADIENT_METHODS]
+    said = clone.run(["dvc", "repro", *metric, *gradient], FEWLABEL_TRACKING="off").stdout
+    assert "flowers: 5 training, 5 validation, 5 test classes, 20 images of each" in said
+    for parameter in ("prototypes.way is 5 here, not 10", "siamese.classes is 5", "nearest_mean.classes is 5"):
+        assert f"flowers: 5 training classes, so {parameter}" in said
+    for results in (clone.folder / "results" / "evaluate").iterdir():
+        rows = json.loads((results / "metrics.json").read_text())["rows"]
+        tasks = ("5w5s",) if results.name.endswith("-5w5s-0") else ("5w1s", "5w5s")
+        assert {row["protocol"] for row in rows} == {f"flowers/{task}" for task in tasks}
+
+
 def test_mistakes_are_one_line(clone, tmp_path: Path) -> None:
     folder = draw(tmp_path / "blots", [f"class{i}" for i in range(8)], images=5)
     enter(clone, folder, tasks=["2w1s"])
@@ -68,7 +92,16 @@ def test_mistakes_are_one_line(clone, tmp_path: Path) -> None:
     (folder / "class3" / "2.jpeg").write_text("no photograph")
     enter(clone, folder)
     refused(clone.stage("stages.episodes", "blots", ok=False), "class3/2.jpeg")
+    shutil.copy(folder / "class4" / "2.jpeg", folder / "class3")
+    enter(clone, folder, tasks=["2w1s3q", "3w1s3q"])
+    refused(clone.stage("stages.episodes", "blots", ok=False), "own_images.blots.tasks, 3w1s3q: 3-way", "2 classes")
     nothing_in(clone.folder / "data" / "episodes")
+    enter(clone, folder, task="3w1s", tasks=["3w1s3q"], test=0.4)
+    clone.stage("stages.episodes", "blots")
+    no_way = clone.stage("stages.meta_train", "maml", "blots", "--task", "3w1s", ok=False)
+    refused(no_way, "3 for training and 2 for validation", "own_images.blots.validation", "cells.tasks")
+    refused(clone.stage("stages.meta_train", "prototypes", "blots", ok=False), "prototypes.queries", "there are 5")
+    nothing_in(clone.folder / "results")
 
 
 def test_a_gradient_method_without_its_task(clone) -> None:
