@@ -23,6 +23,8 @@ def write(path: Path, arrays: Mapping[str, Any]) -> None:
     try:
         with temporary.open("wb") as file:
             np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())  # else a loss of power may leave the name with no content
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
