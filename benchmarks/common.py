@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from fewlabel import device as devices
 from fewlabel.data import archives as reading
@@ -60,6 +61,29 @@ def close(what: str, ours: Tensor, expected: Tensor, rtol: float = 1e-5, atol: f
 def against(case: str, reference: float, ours: float, target: float | None = None, **more: Any) -> Row:
     """A row of the table: `reference` and `ours` in seconds of the same work; the ratio that `ours` aims at."""
     return {"case": case, "reference_s": reference, "ours_s": ours, "ratio": reference / ours, "target": target, **more}
+
+
+def operations(function: Callable[[], object]) -> int:
+    """Floating-point operations of its convolutions and matrix products, as torch counts them: the two of a multiply
+    and add, products with padding too. (Of grouped convolutions it counts too many.)"""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+PRODUCT = 1024  # rows and columns
+
+
+def product(device: torch.device) -> Callable[[], object]:
+    """A large matrix product, as fast as this machine multiplies: to be timed in turns with the rest."""
+    matrix = torch.ones(PRODUCT, PRODUCT, device=device)
+    return lambda: matrix @ matrix
+
+
+def limit(reference: float, operations: int, product: float) -> float:
+    """The ratio against `reference` seconds of a program that does nothing but these operations, as fast as the large
+    matrix product that took `product` seconds."""
+    return reference / (operations / (2 * PRODUCT**3 / product))
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

@@ -1,15 +1,19 @@
-"""Seconds to evaluate 1,000 episodes: each drawing embedded once and episodes in batches, against a loop over episodes.
+"""Seconds to evaluate 1,000 episodes: episodes in batches, against a loop over episodes.
 
 The reference is the loop of easyfsl and of most scripts: per episode one forward of the support, one of the queries,
-prototypes (or similarities), argmax. Its seconds are those of `LOOPED` episodes, scaled to 1,000; ours are of all
-1,000, the embedding of the whole test set included. Same untrained network.
+prototypes (or similarities), argmax. Of MAML and Reptile it is that of learn2learn's and the authors': per episode a
+copy of the network, an optimizer, the inner steps, then all queries at once (transductive) or a forward for each. Same
+untrained network. Seconds are those of `LOOPED` episodes for the reference and of `EPISODES` for ours, the embedding of
+the whole test set included, scaled to 1,000.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import common
@@ -19,70 +23,109 @@ from fewlabel.episodes import Indices, Shape
 from fewlabel.evaluation import evaluate
 from fewlabel.methods import base
 from fewlabel.methods.base import Method, Problem
+from fewlabel.methods.maml import Maml
 from fewlabel.methods.prototypes import Prototypes
+from fewlabel.methods.reptile import Reptile, minibatches
 from fewlabel.methods.siamese import Siamese
 
-METHODS, TASKS = ("prototypes", "siamese"), ("5w5s", "20w5s")
-EPISODES, LOOPED, QUERIES = 1000, 20, 15
+TASKS = {
+    "prototypes": ("5w1s", "5w5s", "20w5s"),
+    "siamese": ("5w1s", "5w5s", "20w5s"),
+    "maml": ("5w1s", "5w5s"),
+    "reptile": ("5w1s", "5w5s"),
+}
+EPISODES, LOOPED, QUERIES = {"prototypes": 1000, "siamese": 1000, "maml": 100, "reptile": 100}, 20, 15
 CLASSES = 659  # lake's test classes; the stand-in drawings are repeated to be as many
 
 
-@torch.no_grad()
-def reference(method: Method, table: Tensor, indices: Indices) -> Tensor:
+def reference(method: Method, table: Tensor, indices: Indices, transductive: bool) -> Tensor:
     """Accuracy of each episode, (E,)."""
     method.model.eval()
     accuracies = []
     for one in indices.chunks(1):
         support, query = (episodes.as_float(images[0]) for images in episodes.gather(table, one))
-        way = len(support)
-        if isinstance(method, Prototypes):
-            prototypes = method.model(support.flatten(0, 1)).unflatten(0, support.shape[:2]).mean(1)
-            scores = -torch.cdist(method.model(query.flatten(0, 1)), prototypes)
-        else:
-            assert isinstance(method, Siamese)
-            supports, queries = method.model.tower(support.flatten(0, 1)), method.model.tower(query.flatten(0, 1))
-            logits = method.model.head((queries[:, None] - supports).abs()).squeeze(-1)
-            scores = logits.unflatten(1, (way, -1)).mean(-1)
-        targets = torch.arange(way, device=scores.device).repeat_interleave(query.shape[1])
+        scores = scores_of(method, support, query, transductive)
+        targets = torch.arange(len(support), device=scores.device).repeat_interleave(query.shape[1])
         accuracies.append((scores.argmax(1) == targets).float().mean())
     return torch.stack(accuracies)
+
+
+@torch.no_grad()
+def scores_of(method: Method, support: Tensor, query: Tensor, transductive: bool) -> Tensor:
+    """Of one episode's queries, (way x queries, way)."""
+    shots, (images, queries) = support.shape[1], (support.flatten(0, 1), query.flatten(0, 1))
+    if isinstance(method, Prototypes):
+        return -torch.cdist(method.model(queries), method.model(images).unflatten(0, support.shape[:2]).mean(1))
+    if isinstance(method, Siamese):
+        tower, head = method.model.tower, method.model.head
+        logits = head((tower(queries)[:, None] - tower(images)).abs()).squeeze(-1)
+        return logits.unflatten(1, (len(support), -1)).mean(-1)
+    assert isinstance(method, Maml | Reptile)
+    network = copy.deepcopy(method.model.conv4 if isinstance(method, Maml) else method.model)
+    network.to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.SGD(network.parameters(), lr=method.settings.inner_lr)
+    batches = [torch.arange(len(images))] * method.settings.test_inner_steps
+    if isinstance(method, Reptile):
+        draws = (method.settings.inner_batch, method.settings.test_inner_steps, torch.Generator().manual_seed(0))
+        batches = list(minibatches(len(images), *draws))
+    targets = torch.arange(len(support), device=images.device).repeat_interleave(shots)
+    for batch in batches:
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            F.cross_entropy(network(images[batch]), targets[batch]).backward()
+        optimizer.step()
+    if transductive:
+        return network(queries)
+    return torch.cat([network(torch.cat([images, each[None]]))[-1:] for each in queries])
 
 
 def create(name: str, way: int, shot: int, device: torch.device) -> Method:
     return base.create(name, getattr(params.load(), name), Problem(way, shot, classes=100), device, seed=0)
 
 
-def ours(method: Method, table: Tensor, indices: Indices) -> Tensor:
-    return torch.from_numpy(evaluate(method, method.embed_table(table), indices, False).accuracies)
+def ours(method: Method, table: Tensor, indices: Indices, transductive: bool) -> Tensor:
+    return torch.from_numpy(evaluate(method, method.embed_table(table), indices, transductive).accuracies)
 
 
 def check(device: torch.device) -> None:
-    """Equal accuracies on every episode."""
+    """Equal accuracies of the metric methods on every episode, equal scores of the others in float64."""
     table = common.glyph_table(40, device)
-    indices = episodes.fixed(Shape(10, 5, 5, QUERIES), len(table), 20, 0, "benchmark")
-    for name in METHODS:
+    indices = episodes.fixed(Shape(3, 5, 5, QUERIES), len(table), 20, 0, "benchmark")
+    for name in TASKS:
         method = create(name, 5, 5, device)
-        common.close(f"accuracies of {name}", ours(method, table, indices), reference(method, table, indices))
+        if method.modes == (False,):
+            expected = reference(method, table, indices, False)
+            common.close(f"accuracies of {name}", ours(method, table, indices, False), expected)
+            continue
+        method.model.double()
+        support, query = (episodes.as_float(images).double() for images in episodes.gather(table, indices))
+        for mode in method.modes:
+            found = method.predict(support, query, mode).detach()
+            expected = torch.stack([scores_of(method, *one, mode) for one in zip(support, query, strict=True)])
+            common.close(f"scores of {name}, transductive {mode}", found, expected)
 
 
 def measure(device: torch.device, repeats: int) -> list[Row]:
     table = common.glyph_table(CLASSES, device)
     rows = []
-    for name in METHODS:
-        for task in TASKS:
+    for name, tasks in TASKS.items():
+        for task in tasks:
             way, shot = params.parse_task(task)
             method = create(name, way, shot, device)
-            indices = episodes.fixed(Shape(EPISODES, way, shot, QUERIES), len(table), 20, 0, task)
-            seconds = common.alternate(
-                {
-                    "reference": functools.partial(reference, method, table, indices.chunks(LOOPED)[0]),
-                    "ours": functools.partial(ours, method, table, indices),
-                },
-                repeats,
-                device,
-            )
-            whole = seconds["reference"] * EPISODES / LOOPED
-            rows.append(common.against(f"{name} {task}", whole, seconds["ours"], 5))
+            count = EPISODES[name]
+            indices = episodes.fixed(Shape(count, way, shot, QUERIES), len(table), 20, 0, task)
+            for mode in method.modes:
+                seconds = common.alternate(
+                    {
+                        "reference": functools.partial(reference, method, table, indices.chunks(LOOPED)[0], mode),
+                        "ours": functools.partial(ours, method, table, indices, mode),
+                    },
+                    repeats,
+                    device,
+                )
+                case = f"{name} {task}" + (", transductive" if mode else "")
+                whole = {"reference": seconds["reference"] * 1000 / LOOPED, "ours": seconds["ours"] * 1000 / count}
+                rows.append(common.against(case, whole["reference"], whole["ours"], 5))
     return rows
 
 

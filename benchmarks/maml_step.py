@@ -20,7 +20,7 @@ from benchmarks import common
 from benchmarks.common import Row
 from fewlabel import episodes, params
 from fewlabel.methods.base import Problem
-from fewlabel.methods.maml import Maml
+from fewlabel.methods.maml import Maml, step_importance
 from fewlabel.params import Maml as Settings
 
 TASKS, WAY, QUERIES = 32, 5, 15
@@ -113,13 +113,19 @@ def measure(device: torch.device, repeats: int) -> list[Row]:
             {
                 "reference": functools.partial(reference, network, support, query, method.settings),
                 "ours": functools.partial(method.outer_gradient, support, query),
+                "product": common.product(device),
             },
             repeats,
             device,
         )
         case = f"{WAY}w{shot}s, {steps} inner steps"
-        tasks = {f"{name}_tasks_per_s": TASKS / value for name, value in seconds.items()}
-        rows.append(common.against(case, seconds["reference"], seconds["ours"], TARGET[device.type], **tasks))
+        one = (images[:1].flatten(1, 2) for images in (support, query))
+        work = functools.partial(method._part_gradient, *one, step_importance(method.settings, 1.0), True)
+        limit = common.limit(seconds["reference"], TASKS * common.operations(work), seconds["product"])
+        tasks = {f"{name}_tasks_per_s": TASKS / seconds[name] for name in ("reference", "ours")}
+        rows.append(
+            common.against(case, seconds["reference"], seconds["ours"], TARGET[device.type], limit=limit, **tasks)
+        )
     return rows
 
 

@@ -23,7 +23,7 @@ from benchmarks import common
 from benchmarks.common import Row
 from fewlabel import episodes, params
 from fewlabel.methods.base import Problem
-from fewlabel.methods.reptile import Reptile, ReptileNetwork
+from fewlabel.methods.reptile import Reptile, ReptileNetwork, minibatches
 from fewlabel.params import Reptile as Settings
 
 WAY = 5
@@ -111,13 +111,17 @@ def measure(device: torch.device, repeats: int) -> list[Row]:
             {
                 "reference": functools.partial(reference, network, tasks, chosen),
                 "ours": functools.partial(method.step, tasks, tasks[:, :, :0], classes, 0.0, generator),
+                "product": common.product(device),
             },
             repeats,
             device,
         )
         steps = chosen.meta_batch * chosen.inner_steps
-        target = TARGET[device.type]
-        rows.append(common.against(optimizer, seconds["reference"] / steps, seconds["ours"] / steps, target))
+        batches = minibatches(WAY * chosen.train_shots, chosen.inner_batch, chosen.inner_steps, generator)[None]
+        one = functools.partial(method.adapt, method.model.weights(), tasks[:1].flatten(1, 2), batches)
+        limit = common.limit(seconds["reference"], chosen.meta_batch * common.operations(one), seconds["product"])
+        times = (seconds[name] / steps for name in ("reference", "ours"))
+        rows.append(common.against(optimizer, *times, TARGET[device.type], limit=limit))
     return rows
 
 

@@ -27,14 +27,22 @@ def test_a_difference_is_found() -> None:
 
 @pytest.mark.parametrize("name", ["episodes", "siamese_pairs", "maml_step", "reptile_step", "evaluation"])
 def test_a_round(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "EPISODES", 2)
+    monkeypatch.setattr(evaluation, "EPISODES", dict.fromkeys(evaluation.TASKS, 2))
     monkeypatch.setattr(evaluation, "LOOPED", 1)
     monkeypatch.setattr(evaluation, "CLASSES", 20)
-    monkeypatch.setattr(evaluation, "TASKS", ("5w1s",))
+    monkeypatch.setattr(evaluation, "TASKS", dict.fromkeys(evaluation.TASKS, ("5w1s",)))
     monkeypatch.setattr(siamese_pairs, "PAIRS", 4)
     rows = importlib.import_module(f"benchmarks.{name}").measure(CPU, repeats=1)
     for row in rows:
         assert row["ratio"] == row["reference_s"] / row["ours_s"] > 0
+
+
+def test_the_limit_is_the_ratio_of_a_program_as_fast_as_the_product() -> None:
+    left, right = torch.ones(10, 20), torch.ones(20, 30)
+    counted = common.operations(lambda: left @ right)
+    assert counted == 2 * 10 * 20 * 30
+    whole = 2 * common.PRODUCT**3  # operations, in one second: then these take counted / whole seconds
+    assert common.limit(2.0, counted, 1.0) == pytest.approx(2 * whole / counted)
 
 
 def test_functions_take_turns_and_the_first_round_does_not_count() -> None:
