@@ -133,9 +133,17 @@ if __name__ == "__main__":
     common.main("maml_step", __doc__, check, measure)
 
 
-# On a CPU the aim of 2x is missed: torch 2.14.1, AMD EPYC with AVX-512, 2 cores, 2 threads, freed memory kept for both,
-# milliseconds per task, medians of 5 rounds in turns, the loop against ours:
-#   21.5  19.2  5w1s, 1 inner step        50.5  45.9  5w1s, 5 inner steps
-#   31.0  25.2  5w5s, 1 inner step        113   94.4  5w5s, 5 inner steps
-# Both spend most of it in oneDNN's convolutions. What ours has beyond the loop: channels last, a thread a core with
-# whole tasks, the query pass differentiated once, second derivatives as plain convolutions (models/second_order.py).
+# Ways to the same outer gradient on a CPU, torch 2.14.1, AMD EPYC with AVX-512, 2 cores, freed memory kept for all.
+# Milliseconds per task, medians of 5 rounds in turns on two idle threads, the loop against ours:
+#   26.5  13.8  5w1s, 1 inner step        67.9  28.0  5w1s, 5 inner steps
+#   31.6  21.2  5w5s, 1 inner step        139   69.4  5w5s, 5 inner steps
+# Milliseconds of one thread's CPU time per task, with 15 queries a class, the least of 7 rounds beside other work, in
+# the order 5w1s and 5w5s with 1 step, 5w1s with 5:
+#   40.0  50.7  84.2  task after task (a thread a core; channels last, the query pass differentiated once, second
+#                     derivatives as plain convolutions): 1.1 to 1.2 times the loop, as was measured when it was alone
+#   29.7  44.0  59.5  2 tasks side by side in grouped convolutions, second derivatives too
+#   27.3  41.4  52.2  4 tasks
+#   25.8  41.5  49.4  8 tasks, as it is now
+#   25.0  41.8  58.1  8 tasks, the query pass task after task
+# torch.compile does not differentiate twice. Not tried: sharing the first inner step, whose weights are those of all
+# tasks, in one convolution.

@@ -142,4 +142,4 @@ if __name__ == "__main__":
 # 1.63). Unfolding with batched matrix products runs at half the speed of the convolutions in float32 (95 against 200
 # GFLOP/s a core). bfloat16 reaches 3x, but not the same losses, and is slow on CPUs without its instructions.
 # As it is now (grouped convolutions, a thread a core), medians of 7 rounds on an idle machine, the loop against ours:
-# SGD 3.18 and 1.79, Adam 4.16 and 2.10.
+# SGD 3.18 and 1.79, Adam 4.16 and 2.10; on another day 4.37 and 2.14, 4.95 and 2.55.
