@@ -100,9 +100,10 @@ def check(device: torch.device) -> None:
         method.model.double()
         support, query = (episodes.as_float(images).double() for images in episodes.gather(table, indices))
         for mode in method.modes:
-            for one in zip(support, query, strict=True):  # alone: Reptile's minibatches differ from episode to episode
-                found = method.predict(*(images[None] for images in one), mode)[0].detach()
-                common.close(f"scores of {name}, transductive {mode}", found, scores_of(method, *one, mode))
+            for images, queries in zip(support, query, strict=True):  # Reptile's minibatches differ among episodes
+                found = method.predict(images[None], queries[None], mode)[0].detach()
+                expected = scores_of(method, images, queries, mode)
+                common.close(f"scores of {name}, transductive {mode}", found, expected)
 
 
 def measure(device: torch.device, repeats: int) -> list[Row]:

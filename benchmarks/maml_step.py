@@ -119,8 +119,9 @@ def measure(device: torch.device, repeats: int) -> list[Row]:
             device,
         )
         case = f"{WAY}w{shot}s, {steps} inner steps"
-        one = (images[:1].flatten(1, 2) for images in (support, query))
-        work = functools.partial(method._part_gradient, *one, step_importance(method.settings, 1.0), True)
+        images, queries = support[:1].flatten(1, 2), query[:1].flatten(1, 2)  # of one task
+        importance = step_importance(method.settings, 1.0)
+        work = functools.partial(method._part_gradient, images, queries, importance, second_order=True)
         limit = common.limit(seconds["reference"], TASKS * common.operations(work), seconds["product"])
         tasks = {f"{name}_tasks_per_s": TASKS / seconds[name] for name in ("reference", "ours")}
         rows.append(

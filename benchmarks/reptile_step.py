@@ -120,8 +120,8 @@ def measure(device: torch.device, repeats: int) -> list[Row]:
         batches = minibatches(WAY * chosen.train_shots, chosen.inner_batch, chosen.inner_steps, generator)[None]
         one = functools.partial(method.adapt, method.model.weights(), tasks[:1].flatten(1, 2), batches)
         limit = common.limit(seconds["reference"], chosen.meta_batch * common.operations(one), seconds["product"])
-        times = (seconds[name] / steps for name in ("reference", "ours"))
-        rows.append(common.against(optimizer, *times, TARGET[device.type], limit=limit))
+        each = {name: taken / steps for name, taken in seconds.items()}
+        rows.append(common.against(optimizer, each["reference"], each["ours"], TARGET[device.type], limit=limit))
     return rows
 
 
