@@ -27,7 +27,7 @@ from fewlabel.errors import UserError
 _held: list[FileLock] = []  # the lock on this process's GPU, for the life of the process
 _others: dict[Path, subprocess.Popen[bytes]] = {}  # that share this process's training, by the file of what they said
 _MEETING = "FEWLABEL_MEETING"  # where they meet
-ENDING_S = 10.0  # given to another process to end by itself
+_ENDING_S = 10.0  # given to another process to end by itself
 
 
 def pick(name: str, deterministic: bool = False) -> torch.device:
@@ -167,7 +167,7 @@ def _end_others(folder: str) -> None:
     """They end with this process, as soon as they see that it has left."""
     for process in _others.values():
         try:
-            process.wait(ENDING_S)
+            process.wait(_ENDING_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -238,7 +238,7 @@ def average(tensors: list[torch.Tensor]) -> None:
 def _tell_of_the_first_that_ended() -> None:
     for said, process in _others.items():
         with contextlib.suppress(subprocess.TimeoutExpired):
-            if process.wait(ENDING_S) == 130:
+            if process.wait(_ENDING_S) == 130:
                 raise KeyboardInterrupt
             last = said.read_text(errors="replace").strip().rpartition("\n")[2].removeprefix("error: ")
             raise UserError(f"process {said.stem} of {len(_others) + 1} ended: {last or process.returncode}")

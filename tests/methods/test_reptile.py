@@ -86,13 +86,19 @@ def torchs_own(optimizer: str, network: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(network.parameters(), lr=0.1)
 
 
+def a_conv4_method(optimizer: str, downsample: str = "stride", shot: int = 1) -> Reptile:
+    """Two classes, the real network in float64, random weights."""
+    torch.manual_seed(0)
+    settings = a_method(optimizer).settings.model_copy(update={"downsample": downsample})
+    method = Reptile(settings, Problem(2, shot, 2), torch.device("cpu"))
+    method.model.double()
+    return method
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("downsample", ["stride", "pool"])
 def test_tasks_side_by_side_adapt_as_each_alone_with_torchs_own_optimizer(optimizer: str, downsample: str) -> None:
-    torch.manual_seed(0)
-    settings = a_method(optimizer).settings.model_copy(update={"downsample": downsample})
-    method = Reptile(settings, Problem(2, 1, 2), torch.device("cpu"))
-    method.model.double()
+    method = a_conv4_method(optimizer, downsample)
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(3, 4, 1, 28, 28, generator=generator, dtype=torch.float64)
     batches = torch.stack([minibatches(4, 3, 5, generator) for _ in range(3)])
@@ -113,10 +119,7 @@ def test_tasks_side_by_side_adapt_as_each_alone_with_torchs_own_optimizer(optimi
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("downsample", ["stride", "pool"])
 def test_one_at_a_time_normalises_by_the_supports_and_that_query(optimizer: str, downsample: str) -> None:
-    torch.manual_seed(0)
-    settings = a_method(optimizer).settings.model_copy(update={"downsample": downsample})
-    method = Reptile(settings, Problem(2, 2, 2), torch.device("cpu"))
-    method.model.double()
+    method = a_conv4_method(optimizer, downsample, shot=2)
     generator = torch.Generator().manual_seed(1)
     support, query = (torch.rand(3, 2, n, 1, 28, 28, generator=generator, dtype=torch.float64) for n in (2, 3))
     transductive, alone = (method.predict(support, query, mode) for mode in (True, False))
@@ -125,7 +128,7 @@ def test_one_at_a_time_normalises_by_the_supports_and_that_query(optimizer: str,
         images, queries = support[task].flatten(0, 1), query[task].flatten(0, 1)
         network = copy.deepcopy(method.model)
         descent = torchs_own(optimizer, network)
-        for _ in range(settings.test_inner_steps):  # the inner batch holds all four images
+        for _ in range(method.settings.test_inner_steps):  # the inner batch holds all four images
             descent.zero_grad()
             F.cross_entropy(network(images), torch.tensor([0, 0, 1, 1])).backward()
             descent.step()
@@ -136,16 +139,14 @@ def test_one_at_a_time_normalises_by_the_supports_and_that_query(optimizer: str,
 
 
 def test_the_inner_adam_goes_on_from_the_mean_of_the_tasks_second_moments() -> None:
-    torch.manual_seed(0)
-    method = Reptile(a_method("adam").settings, Problem(2, 1, 2), torch.device("cpu"))
-    method.model.double()
+    method = a_conv4_method("adam")
     images = torch.rand(2, 2, 2, 1, 28, 28, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     moments = [torch.zeros_like(weight) for weight in method.model.parameters()]
     for outer in range(2):
         sums = [torch.zeros_like(moment) for moment in moments]
         for task in images.flatten(1, 2):  # a minibatch is all of a task's images
             network = copy.deepcopy(method.model)
-            adam = torch.optim.Adam(network.parameters(), lr=0.1, betas=(0.0, 0.999))
+            adam = torchs_own("adam", network)
             for weight, moment in zip(network.parameters(), moments, strict=True):
                 steps = torch.tensor(3.0 * outer)
                 adam.state[weight] = {"step": steps, "exp_avg": moment * 0, "exp_avg_sq": moment.clone()}
