@@ -116,7 +116,7 @@ FORMS |= dict.fromkeys([".jpeg", ".png", ".webp"], header_changed)
 def in_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """The stages run in this process, in the bench's folder."""
     monkeypatch.chdir(bench.folder)
-    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("sys.argv", ["stage.py"])
     return bench
 
 
@@ -197,7 +197,7 @@ def test_a_damaged_image_is_refused_by_name(
     kind: str, reader: int, tmp_path: Path, capsys: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("sys.argv", ["stage.py"])
     read, path, ends = IMAGES[kind][reader], tmp_path / f"image.{kind}", collections.Counter[str]()
     exif = Image.Exif()
     exif[0x010F], exif[0x0112] = "maker", 6  # the camera's, and which side is up
