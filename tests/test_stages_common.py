@@ -249,6 +249,20 @@ def test_a_signal_ends_a_stage_in_one_line_that_says_how_to_go_on(number, capsys
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "ZeroDivisionError"])
+def test_ctrl_c_while_a_stage_imports_is_one_line(tmp_path, error) -> None:
+    (tmp_path / "torch.py").write_text(f"raise {error}\n")
+    stage = [sys.executable, "-m", "stages.meta_train"]
+    ended = subprocess.run(
+        stage, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    if error == "KeyboardInterrupt":
+        assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "interrupted before the work began\n")
+    else:  # a bug keeps its traceback
+        assert ended.stderr.startswith("Traceback")
+        assert ended.stderr.endswith("ZeroDivisionError\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "parameter"),
     [
