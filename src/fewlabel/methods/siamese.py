@@ -25,15 +25,15 @@ class SiameseNetwork(nn.Module):
     def similarity(self, first: Tensor, second: Tensor) -> Tensor:
         """Every embedding of `first` (..., n, features) with every one of `second` (..., m, features): logits
         (..., n, m)."""
-        # The head w·|f₁ − f₂| + b as two L1 distances, of the positive and the negative weights: the differences of
-        # all pairs are never stored.
+        # The head w·|f₁ − f₂| + b as two L1 distances, of the features of positive and of negative weight: the
+        # differences of all pairs are never stored.
         weight = self.head.weight[0]
-        positive, negative = weight.clamp(min=0), weight.clamp(max=0).neg()
-        return (
-            torch.cdist(first * positive, second * positive, p=1)
-            - torch.cdist(first * negative, second * negative, p=1)
-            + self.head.bias
-        )
+
+        def distance(chosen: Tensor, scale: Tensor) -> Tensor:
+            return torch.cdist(first[..., chosen] * scale, second[..., chosen] * scale, p=1)
+
+        positive = weight > 0
+        return distance(positive, weight[positive]) - distance(~positive, -weight[~positive]) + self.head.bias
 
 
 class Siamese(Method):
@@ -72,9 +72,9 @@ class Siamese(Method):
         logits = self.model.similarity(query.flatten(1, 2), support.flatten(1, 2))
         return logits.unflatten(2, support.shape[1:3])  # (E, way x queries, way, shot)
 
-    def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
+    def classify(self, learnt: Tensor, query: Tensor, transductive: bool) -> Tensor:
         """The mean similarity (logit of "the same class") to each class's supports."""
-        return self._pairs(support, query).mean(3)
+        return self._pairs(learnt, query).mean(3)
 
     def validate(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         pairs = self._pairs(support, query)
