@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -94,37 +95,41 @@ class _NormRelu(Function):
 
 class _NormReluBackward(Function):
     """In the names of Ioffe and Szegedy 2015: x̂ = (x − μ) / σ, and per channel, with a the gradient that the ReLU lets
-    through, x̄ = γ/σ (a − mean(a) − x̂ mean(a x̂)), γ̄ = Σ a x̂, β̄ = Σ a. Its own backward differentiates these three."""
+    through and P(a) = a − mean(a) − x̂ mean(a x̂), its gradients are x̄ = γ/σ P(a), γ̄ = Σ a x̂ and β̄ = Σ a. Its own
+    backward differentiates these three; P is its own transpose, and the derivative of x̂ is P/σ."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, x: Tensor, gain: Tensor, out: Tensor, mean: Tensor, inverse: Tensor) -> Any:
         a = torch.ops.aten.threshold_backward(gradient, out, 0)
-        of_x, of_gain, of_shift = torch.ops.aten.native_batch_norm_backward(
-            a, x, gain, None, None, mean, inverse, True, 1e-5, [True, True, True]
-        )
-        ctx.save_for_backward(a, x, gain, out, mean, inverse, of_x, of_gain)
+        of_x, of_gain, of_shift = _norm_backward(a, x, gain, mean, inverse)
+        ctx.save_for_backward(a, x, gain, out, mean, inverse, of_gain)
         return of_x, of_gain, of_shift
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_x: Tensor, to_gain: Tensor, to_shift: Tensor) -> tuple[Any, ...]:
-        a, x, gain, out, mean, inverse, of_x, of_gain = ctx.saved_tensors
-        rows, shape = x.numel() // x.shape[1], x.permute(0, 2, 3, 1).shape
+        a, x, gain, out, mean, inverse, of_gain = ctx.saved_tensors
+        rows, scale = x.numel() // x.shape[1], gain * inverse
+        projected, along, _ = _norm_backward(to_x, x, None, mean, inverse)  # P(to_x) / σ, Σ to_x x̂
+        of_scale = (a * projected).sum((0, 2, 3))
+        normed = F.batch_norm(x, mean, 1 / inverse.square(), eps=0.0)
 
-        def flat(t: Tensor) -> Tensor:
-            return t.permute(0, 2, 3, 1).reshape(rows, -1)
+        def each(channels: Tensor) -> Tensor:
+            return channels[:, None, None]
 
-        def like_x(t: Tensor) -> Tensor:
-            return t.view(shape).permute(0, 3, 1, 2)
+        of_a = torch.addcmul(each(to_shift), normed, each(to_gain)).addcmul_(projected, each(gain))
+        of_normed = a * each(to_gain - scale * along / rows)
+        of_normed.addcmul_(to_x, each(-scale * of_gain / rows))
+        of_images = _norm_backward(of_normed, x, None, mean, inverse)[0]
+        of_images.addcmul_(normed, each(-scale * of_scale / rows))  # of x through γ/σ
+        return torch.ops.aten.threshold_backward(of_a, out, 0), of_images, of_scale, None, None, None
 
-        a, to_x, of_x, out = flat(a), flat(to_x), flat(of_x), flat(out)
-        normed, scale = (flat(x) - mean) * inverse, gain * inverse
-        along = (to_x * normed).mean(0)  # mean(to_x x̂)
-        inner = (to_x * of_x).sum(0)  # what scaling by γ/σ is worth
-        of_a = torch.addcmul(to_shift - scale * to_x.mean(0), to_x, scale).addcmul_(normed, to_gain - scale * along)
-        of_gradient = torch.ops.aten.threshold_backward(of_a, out, 0)
-        of_normed = a * (to_gain - scale * along) - to_x * (scale * of_gain / rows)
-        of_images = of_normed - of_normed.mean(0) - normed * ((of_normed * normed).mean(0) + inner / rows)
-        # ∂x̄/∂γ is x̄ / γ, written so that γ may be 0
-        of_scale = (to_x * (a - a.mean(0) - normed * (of_gain / rows))).sum(0) * inverse
-        return like_x(of_gradient), like_x(of_images.mul_(inverse)), of_scale, None, None, None
+
+def _norm_backward(
+    gradient: Tensor, x: Tensor, gain: Tensor | None, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """γ/σ P(gradient), Σ gradient x̂ and Σ gradient; γ is 1 without `gain`."""
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
+        gradient, x, gain, None, None, mean, inverse, True, 1e-5, [True, True, True]
+    )
+    return found
