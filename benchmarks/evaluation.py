@@ -84,7 +84,7 @@ def create(name: str, way: int, shot: int, device: torch.device) -> Method:
 
 
 def ours(method: Method, table: Tensor, indices: Indices, transductive: bool) -> Tensor:
-    return torch.from_numpy(evaluate(method, method.embed_table(table), indices, transductive).accuracies)
+    return torch.from_numpy(evaluate(method, method.embed_table(table), indices, [transductive])[0].accuracies)
 
 
 def check(device: torch.device) -> None:

@@ -64,7 +64,7 @@ def ours(data: omniglot.Omniglot, device: torch.device) -> tuple[float, int, flo
         loss.item()  # waits for a GPU
         seconds += time.perf_counter() - start
         if (step + 1) % EVERY == 0:
-            result = evaluate(method, method.embed_table(held_out), test, False, f"after {step + 1} steps")
+            [result] = evaluate(method, method.embed_table(held_out), test, [False], f"after {step + 1} steps")
             accuracy = float(result.accuracies.mean())
             print(f"ours: {step + 1} steps, {seconds:.1f} s of training: {accuracy:.1%}", flush=True)
             if accuracy >= ACCURACY:

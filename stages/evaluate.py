@@ -55,9 +55,9 @@ def main() -> None:
                 support, query = episodes.gather(table, indices.part(slice(1)))
                 examples[f"{task} support"] = support[0].cpu().numpy()
                 examples[f"{task} query"] = query[0, :, :EXAMPLE_QUERIES].cpu().numpy()
-            for transductive in method.modes:
+            results = evaluate(method, embedded, indices, method.modes, f"{cell.name} {task}")
+            for transductive, result in zip(method.modes, results, strict=True):
                 mode = "transductive" if transductive else "one by one"
-                result = evaluate(method, embedded, indices, transductive, f"{cell.name} {task}, {mode}")
                 value, low, high = mean_interval(result.accuracies)
                 n = len(result.accuracies)
                 rows.append(

@@ -183,7 +183,7 @@ def test_an_untrained_model_on_noise_is_at_chance(name: str) -> None:
     noise = torch.randint(0, 256, (30, 20, 1, 28, 28), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
     fixed = episodes.fixed(Shape(60, 5, 1, 10), 30, 20, 0, "5w1s")
     for transductive in method.modes:
-        result = evaluate(method, method.embed_table(noise), fixed, transductive)
+        [result] = evaluate(method, method.embed_table(noise), fixed, [transductive])
         mean, low, high = mean_interval(result.accuracies)
         half = (high - low) / 2
         assert abs(mean - 0.2) < 2 * half  # 2 x 1.96 standard errors: 1 in 10,000 by luck, and the seed is fixed
@@ -198,7 +198,7 @@ def test_training_lifts_accuracy_on_unseen_classes(name: str) -> None:
     method = base.create(name, settings, Problem(5, 1, 40), CPU, seed=0)
     meta_training.train(method, glyphs(40), glyphs(12, 1), fixed, method.settings, 0)
     embedded = method.embed_table(glyphs(12, 2))
-    assert evaluate(method, embedded, fixed, method.modes[0]).accuracies.mean() > 0.6
+    assert evaluate(method, embedded, fixed, method.modes)[0].accuracies.mean() > 0.6
 
 
 @pytest.mark.parametrize(
@@ -212,19 +212,35 @@ def test_with_the_support_labels_shuffled_a_trained_model_is_at_chance(name: str
     validation = episodes.fixed(Shape(3, 5, 5, 5), 12, 20, 0, "validation")
     meta_training.train(method, glyphs(40), glyphs(12, 1), validation, method.settings, 0)
     embedded = method.embed_table(glyphs(30, 2))
-    assert evaluate(method, embedded, fixed, transductive).accuracies.mean() > 0.6
+    assert evaluate(method, embedded, fixed, [transductive])[0].accuracies.mean() > 0.6
 
     generator = torch.Generator().manual_seed(2)
 
     class Shuffled(type(method)):  # type: ignore[misc]
-        def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
+        def learn(self, support: Tensor) -> Any:
             order = torch.rand(len(support), 25, generator=generator).argsort(1)
             mixed = torch.stack([each.flatten(0, 1)[o].view_as(each) for each, o in zip(support, order, strict=True)])
-            return super().predict(mixed, query, transductive)
+            return super().learn(mixed)
 
     method.__class__ = Shuffled
-    _, low, high = mean_interval(evaluate(method, embedded, fixed, transductive).accuracies)
+    _, low, high = mean_interval(evaluate(method, embedded, fixed, [transductive])[0].accuracies)
     assert low <= 1 / 5 <= high
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile"])
+def test_two_modes_learn_from_each_support_set_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = base.create(name, settings_of(name), Problem(5, 1, 12), CPU, seed=0)
+    fixed = episodes.fixed(Shape(6, 5, 1, 3), 9, 20, 0, "5w1s")
+    embedded = method.embed_table(glyphs(9))
+    apart = [evaluate(method, embedded, fixed, [mode])[0] for mode in (True, False)]
+    learn, learnt = method.learn, []
+    monkeypatch.setattr(method, "learn", lambda support: learnt.append(len(support)) or learn(support))
+    together = evaluate(method, embedded, fixed, (True, False))
+    assert learnt == [6]
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(one.accuracies, other.accuracies)
+        np.testing.assert_array_equal(one.confusion, other.confusion)
+        np.testing.assert_array_equal(one.first, other.first)
 
 
 def fixed_validation() -> episodes.Indices:
@@ -236,9 +252,9 @@ def test_queries_taken_in_parts_give_what_they_give_at_once(monkeypatch: pytest.
     method = base.create("siamese", settings_of("siamese"), Problem(9, 2, 12), CPU, seed=0)
     fixed = episodes.fixed(Shape(3, 9, 2, 7), 9, 20, 0, "all-2s7q")
     embedded = method.embed_table(glyphs(9))
-    whole = evaluate(method, embedded, fixed, False)
+    [whole] = evaluate(method, embedded, fixed, [False])
     monkeypatch.setattr(evaluation, "CHUNK_PAIRS", 9 * 9 * 2 * 3)
-    parts = evaluate(method, embedded, fixed, False)
+    [parts] = evaluate(method, embedded, fixed, [False])
     assert (whole.accuracies == parts.accuracies).all()
     assert (whole.confusion == parts.confusion).all()
 
@@ -264,7 +280,7 @@ def test_it_stops_without_improvement_and_keeps_the_best(monkeypatch: pytest.Mon
 def test_confusion_counts_true_and_predicted_classes() -> None:
     method = base.create("prototypes", settings_of("prototypes"), Problem(3, 1, 12), CPU, seed=0)
     fixed = episodes.fixed(Shape(7, 3, 1, 4), 9, 20, 0, "3w1s")
-    result = evaluate(method, method.embed_table(glyphs(9)), fixed, False)
+    [result] = evaluate(method, method.embed_table(glyphs(9)), fixed, [False])
     right = result.confusion[result.confusion[:, 0] == result.confusion[:, 1], 2].sum()
     assert right / (7 * 3 * 4) == pytest.approx(result.accuracies.mean())
     assert set(result.confusion[:, 0]) == set(fixed.classes.flatten().tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +34,9 @@ class Result:
 
 
 def evaluate(
-    method: Method, embedded: Tensor, indices: Indices, transductive: bool, name: str = "evaluation"
-) -> Result:
-    """`method` on fixed episodes, in one of its modes of predicting. Leaves the method as it was.
+    method: Method, embedded: Tensor, indices: Indices, modes: Sequence[bool], name: str = "evaluation"
+) -> list[Result]:
+    """`method` on fixed episodes: a result for each of these modes of predicting. Leaves the method as it was.
 
     Args:
         embedded: what `method.embed_table` makes of the drawings (classes, drawings, ...): once for all tasks.
@@ -44,24 +45,30 @@ def evaluate(
     queries = indices.query.shape[2]
     size = max(1, CHUNK_IMAGES // (way * (shot + queries)))
     # Without transduction a query knows nothing of the others, so those of a large episode can be taken in parts.
-    part = queries if transductive else max(1, min(queries, CHUNK_PAIRS // (way * way * shot)))
-    classes = len(embedded)
-    pairs = torch.zeros(classes * classes, dtype=torch.int64)
-    right: list[Tensor] = []
-    first = torch.empty(0)
-    with Progress(name, count) as bar:
+    part = max(1, min(queries, CHUNK_PAIRS // (way * way * shot)))
+    taken: list[list[Tensor]] = [[] for _ in modes]
+    with Progress(name, count) as bar, torch.no_grad():
         for chunk in indices.chunks(size):
             support, query = episodes.gather(embedded, chunk)
-            with torch.no_grad():
-                logits = [method.predict(support, some, transductive) for some in query.split(part, dim=2)]
-            found = [each.argmax(-1).cpu().unflatten(1, (way, -1)) for each in logits]
-            position = torch.cat(found, dim=2)  # (E, way, queries), of the class along the way axis
-            first = first if right else position[0]
-            right.append((position == torch.arange(way)[:, None]).double().mean((1, 2)))
-            predicted = chunk.classes.long().gather(1, position.flatten(1))
-            true = chunk.classes.long().repeat_interleave(queries, dim=1)
-            pairs += torch.bincount((true * classes + predicted).flatten(), minlength=classes * classes)
-            bar.update(len(chunk.classes), accuracy=torch.cat(right).mean().item())
+            learnt = method.learn(support)
+            for transductive, positions in zip(modes, taken, strict=True):
+                each = query.split(queries if transductive else part, dim=2)
+                logits = [method.classify(learnt, some, transductive) for some in each]
+                found = [some.argmax(-1).cpu().unflatten(1, (way, -1)) for some in logits]
+                positions.append(torch.cat(found, dim=2))
+            bar.update(len(chunk.classes), accuracy=_right(taken[0][-1]).mean().item())
+    return [_result(torch.cat(positions), indices.classes.long(), len(embedded)) for positions in taken]
+
+
+def _right(position: Tensor) -> Tensor:
+    """Accuracies (E,) of what queries were taken for, (E, way, queries), positions along the way axis."""
+    return (position == torch.arange(position.shape[1])[:, None]).double().mean((1, 2))
+
+
+def _result(position: Tensor, classes: Tensor, of: int) -> Result:
+    predicted = classes.gather(1, position.flatten(1))
+    true = classes.repeat_interleave(position.shape[2], dim=1)
+    pairs = torch.bincount((true * of + predicted).flatten(), minlength=of * of)
     which = pairs.nonzero()[:, 0]
-    confusion = torch.stack([which // classes, which % classes, pairs[which]], dim=1)
-    return Result(torch.cat(right).numpy(), confusion.numpy(), first.numpy())
+    confusion = torch.stack([which // of, which % of, pairs[which]], dim=1)
+    return Result(_right(position).numpy(), confusion.numpy(), position[0].numpy())

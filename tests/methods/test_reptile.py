@@ -167,7 +167,7 @@ def test_the_inner_adam_goes_on_from_the_mean_of_the_tasks_second_moments() -> N
 
 def test_prediction_leaves_the_weights() -> None:
     method = a_method()
-    method.predict(TASKS[..., None], TASKS[..., None])
+    method.predict(TASKS[..., None], TASKS[..., None], transductive=True)
     assert (method.model.a.item(), method.model.b.item()) == (0.5, -0.25)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from fewlabel.device import task_threads
 from fewlabel.episodes import Shape, as_float
-
-Weights = dict[str, Tensor]
+from fewlabel.models.conv4 import Conv4, Weights
 
 TASKS_SIDE_BY_SIDE = 8  # on a CPU, where more gain nothing and need memory
 
@@ -41,7 +40,7 @@ class Method:
     """One algorithm; a subclass in ``methods/<name>.py`` called like the file, in CamelCase.
 
     Episodes come as support (E, way, shot, ...) and query (E, way, queries, ...); the label of an image is its
-    position along the way axis. Subclasses set the attributes and implement `step` and `predict`.
+    position along the way axis. Subclasses set the attributes and implement `step` and `classify`.
     """
 
     modes: tuple[bool, ...] = (False,)  # how it can predict: True is transductive, the other queries count
@@ -72,17 +71,25 @@ class Method:
         raise NotImplementedError
 
     def embed(self, images: Tensor) -> Tensor:
-        """What `predict` needs of images (n, channels, size, size) before it knows their episode, so that each image
-        goes through the network once, however many episodes it is in. By default the images themselves."""
+        """What is needed of images (n, channels, size, size) before their episode is known, so that each image goes
+        through the network once, however many episodes it is in. By default the images themselves."""
         return images
 
-    def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
-        """Embedded support and query images → logits (E, way x queries, way); queries of class 0 come first.
+    def learn(self, support: Tensor) -> Any:
+        """What is made of embedded support sets, once for all queries and modes. By default the sets themselves."""
+        return support
+
+    def classify(self, learnt: Any, query: Tensor, transductive: bool) -> Tensor:
+        """What `learn` made and embedded query images → logits (E, way x queries, way); queries of class 0 come first.
 
         Args:
             transductive: one of `modes`: whether the prediction for one query may use the other queries.
         """
         raise NotImplementedError
+
+    def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
+        """`classify` after `learn`."""
+        return self.classify(self.learn(support), query, transductive)
 
     def validate(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Embedded episodes → losses and accuracies, (E,) each."""
@@ -133,6 +140,29 @@ def each_part(function: Callable[..., Any], *batches: Tensor) -> list[Any]:
     threads = task_threads()
     size = max(1, min(TASKS_SIDE_BY_SIDE, -(-len(batches[0]) // threads._max_workers)))
     return list(threads.map(function, *(batch.split(size) for batch in batches)))
+
+
+def joined(parts: Sequence[Weights]) -> Weights:
+    """The tasks' weights of several parts, in order."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def classified(network: Conv4, weights: Weights, support: Tensor, queries: Tensor, transductive: bool) -> Tensor:
+    """Logits (tasks, q, outputs) of each task's queries (tasks, q, ...) by weights of its own (tasks, ...): of all its
+    queries at once, or of each beside the support images (tasks, n, ...) alone."""
+
+    def part(support: Tensor, queries: Tensor, *values: Tensor) -> Tensor:
+        own = dict(zip(weights, values, strict=True))
+        if transductive:
+            return network.side_by_side(own, queries)
+        if queries.device.type == "cuda":
+            return torch.vmap(network.one_at_a_time)(own, support, queries)
+        each = [{name: value[task] for name, value in own.items()} for task in range(len(queries))]
+        return torch.stack([network.one_at_a_time(*task) for task in zip(each, support, queries, strict=True)])
+
+    if queries.device.type == "cuda":
+        return part(support, queries, *weights.values())
+    return torch.cat(each_part(part, support, queries, *weights.values()))
 
 
 def cosine(done: float) -> float:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from fewlabel import device as devices
 from fewlabel.episodes import Shape
-from fewlabel.methods.base import Method, Problem, Weights, cosine, descend, each_part, labels
-from fewlabel.models.conv4 import Conv4
+from fewlabel.methods.base import Method, Problem, classified, cosine, descend, each_part, joined, labels
+from fewlabel.models.conv4 import Conv4, Weights
 from fewlabel.params import Maml as Settings
 
 MULTI_STEP_PART = 0.1  # of the training, over which the multi-step loss gives way to the last step's, as in MAML++
@@ -125,24 +125,22 @@ class Maml(Method):
         losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
         return losses.mean(-1), (logits.argmax(-1) == targets).float().mean(-1)
 
-    def predict(self, support: Tensor, query: Tensor, transductive: bool = True) -> Tensor:
-        conv4, steps = self.model.conv4, self.settings.test_inner_steps
-        weights = conv4.weights()
+    def learn(self, support: Tensor) -> tuple[Tensor, Weights]:
+        """The support images, and the weights adapted to each task's."""
+        images, steps = support.flatten(1, 2), self.settings.test_inner_steps
+        weights = self.model.conv4.weights()
 
-        def task(images: Tensor, queries: Tensor) -> Tensor:
-            adapted = self.adapt(weights, images, steps, second_order=False)[-1]
-            return conv4.functional(adapted, queries) if transductive else conv4.one_at_a_time(adapted, images, queries)
-
-        def part(images: Tensor, queries: Tensor) -> Tensor:
+        def part(images: Tensor) -> Weights:
             starts = {name: weight.expand(len(images), *weight.shape) for name, weight in weights.items()}
-            adapted = self.adapt(starts, images, steps, second_order=False)[-1]
-            if transductive:
-                return conv4.side_by_side(adapted, queries)
-            each = [{name: weight[i] for name, weight in adapted.items()} for i in range(len(images))]
-            return torch.stack([conv4.one_at_a_time(*one) for one in zip(each, images, queries, strict=True)])
+            return self.adapt(starts, images, steps, second_order=False)[-1]
 
-        images, queries = support.flatten(1, 2), query.flatten(1, 2)
-        return torch.vmap(task)(images, queries) if self.vmapped else torch.cat(each_part(part, images, queries))
+        if self.vmapped:
+            return images, torch.vmap(lambda task: self.adapt(weights, task, steps, second_order=False)[-1])(images)
+        return images, joined(each_part(part, images))
+
+    def classify(self, learnt: tuple[Tensor, Weights], query: Tensor, transductive: bool) -> Tensor:
+        images, adapted = learnt
+        return classified(self.model.conv4, adapted, images, query.flatten(1, 2), transductive)
 
     def adapt(self, weights: Weights, images: Tensor, steps: int, second_order: bool) -> list[Weights]:
         """The weights after each of `steps` of gradient descent on the support images.

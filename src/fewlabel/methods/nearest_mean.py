@@ -51,7 +51,9 @@ class NearestMean(Method):
         self.model.eval()
         return self.model.features_of(images)
 
-    def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
-        means = F.normalize(support.mean(2), dim=-1)
+    def learn(self, support: Tensor) -> Tensor:
+        return F.normalize(support.mean(2), dim=-1)
+
+    def classify(self, learnt: Tensor, query: Tensor, transductive: bool) -> Tensor:
         queries = F.normalize(query.flatten(1, 2), dim=-1)
-        return TEMPERATURE * queries @ means.transpose(1, 2)
+        return TEMPERATURE * queries @ learnt.transpose(1, 2)

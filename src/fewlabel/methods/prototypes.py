@@ -46,8 +46,9 @@ class Prototypes(Method):
         self.model.eval()
         return self.model(images)
 
-    def predict(self, support: Tensor, query: Tensor, transductive: bool = False) -> Tensor:
-        prototypes = support.mean(2)
-        queries = query.flatten(1, 2)
+    def learn(self, support: Tensor) -> Tensor:
+        return support.mean(2)  # the prototypes
+
+    def classify(self, learnt: Tensor, query: Tensor, transductive: bool) -> Tensor:
         # |q − p|² without the |q|² that all classes share
-        return 2 * queries @ prototypes.transpose(1, 2) - prototypes.square().sum(-1).unsqueeze(1)
+        return 2 * query.flatten(1, 2) @ learnt.transpose(1, 2) - learnt.square().sum(-1).unsqueeze(1)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fewlabel import device as devices
 from fewlabel.episodes import Shape
-from fewlabel.methods.base import Method, Problem, Weights, each_part, labels
-from fewlabel.models.conv4 import Conv4
+from fewlabel.methods.base import Method, Problem, classified, each_part, joined, labels
+from fewlabel.models.conv4 import Conv4, Weights
 from fewlabel.params import Reptile as Settings
 
 BETA2 = 0.999  # of the inner Adam, of which β₁ is 0
@@ -70,24 +70,16 @@ class Reptile(Method):
                 self.model.moment_steps += settings.inner_steps
         return numbers[0], numbers[1]
 
-    def predict(self, support: Tensor, query: Tensor, transductive: bool = True) -> Tensor:
-        images, queries = support.flatten(1, 2), query.flatten(1, 2)
+    def learn(self, support: Tensor) -> tuple[Tensor, Weights]:
+        """The support images, and the weights adapted to each task's."""
+        images = support.flatten(1, 2)
         draws = [self.settings.inner_batch, self.settings.test_inner_steps, torch.Generator().manual_seed(0)]
         batches = torch.stack([minibatches(images.shape[1], *draws) for _ in images])
-        weights = self.model.weights()
+        return images, self._adapt_all(images, batches)[0]
 
-        def part(images: Tensor, queries: Tensor, batches: Tensor) -> Tensor:
-            ends = self.adapt(weights, images, batches)[0]
-            if transductive:
-                return self.model.side_by_side(ends, queries)
-            if self.device.type == "cuda":
-                return torch.vmap(self.model.one_at_a_time)(ends, images, queries)
-            each = [{name: end[task] for name, end in ends.items()} for task in range(len(images))]
-            return torch.stack([self.model.one_at_a_time(*task) for task in zip(each, images, queries, strict=True)])
-
-        if self.device.type == "cuda":
-            return part(images, queries, batches)
-        return torch.cat(each_part(part, images, queries, batches))
+    def classify(self, learnt: tuple[Tensor, Weights], query: Tensor, transductive: bool) -> Tensor:
+        images, adapted = learnt
+        return classified(self.model, adapted, images, query.flatten(1, 2), transductive)
 
     def _adapt_all(self, images: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor, Tensor]:
         """`adapt` for every task: side by side on a GPU; on a CPU a thread a core, each with its part of the tasks."""
@@ -97,7 +89,7 @@ class Reptile(Method):
         parts = each_part(lambda *part: self.adapt(weights, *part), images, batches)
         ends, squares, losses, accuracies = zip(*parts, strict=True)
         return (
-            {name: torch.cat([end[name] for end in ends]) for name in weights},
+            joined(ends),
             [torch.cat(each) for each in zip(*squares, strict=True)],
             torch.cat(losses),
             torch.cat(accuracies),
