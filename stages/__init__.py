@@ -1,4 +1,5 @@
 """The stages of the pipeline, one thin script each; run them from the repository root: ``python -m stages.NAME``.
+And `queue`, which runs experiments of them.
 
 The library is taken from this checkout's ``src``, before any installed copy: an experiment that DVC runs in a
 temporary copy of the repository must use the copy's code.

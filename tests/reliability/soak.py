@@ -1,4 +1,5 @@
-"""Many small experiments through DVC's queue: ``python -m tests.reliability.soak FOLDER --experiments 200 --jobs 2``.
+"""Many small experiments through DVC's queue, on the workers of ``stages.queue``:
+``python -m tests.reliability.soak FOLDER --experiments 200 --jobs 2``.
 
 Each trains prototypes with another learning rate, tests them and compares. At the end it counts: experiments that are
 there and lost, runs in MLflow, workers that died or stood still, processes that hold MLflow and outlive the workers,
@@ -23,6 +24,7 @@ from tests.reliability.bench import Bench
 
 LOOK_EVERY_S, STILL_S = 15, 600  # no experiment ends for so long: the workers stand still
 STAGES = {"metric_train@prototypes-lake-0", "evaluate_metric@prototypes-lake-0", "compare"}
+START_S = 120
 LEAVE_S = 60  # in which what holds MLflow has to end after the workers
 GROWTH = 1.2  # of the workers' memory, last quarter over first, that is still called steady
 
@@ -47,17 +49,18 @@ def main() -> None:
 
 
 def start(bench: Bench, jobs: int) -> None:
-    """Start workers. They outlive the command and keep what it writes to, so that must be a file."""
+    """Start the workers that are not there, which it does one after another."""
     with (bench.folder / "workers.log").open("a") as log:
-        process = bench.popen(["dvc", "queue", "start", "-j", str(jobs)], log, FEWLABEL_TRACKING="on")
-        process.wait(timeout=120)
+        bench.popen(["python", "-m", "stages.queue", "--jobs", str(jobs)], log, FEWLABEL_TRACKING="on")
+    last = time.monotonic() + START_S
+    while len(workers(bench)) < jobs and time.monotonic() < last:
+        time.sleep(1)
 
 
 def workers(bench: Bench) -> list[psutil.Process]:
     found = []
-    for process in psutil.process_iter(["cmdline", "cwd", "status"]):
-        command = process.info["cmdline"] or []
-        if "queue-worker" in command and process.info["cwd"] == str(bench.folder):
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if process.info["cwd"] == str(bench.folder) and any("spawn_main" in word for word in process.info["cmdline"]):
             found.append(process)
     return found
 
