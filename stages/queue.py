@@ -13,7 +13,6 @@ import hashlib
 import os
 import shutil
 import sys
-from collections import deque
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -49,14 +48,22 @@ def main() -> None:
         started.append((log, worker))
         while worker.is_alive() and name_of(queue, number) not in queue.worker_status():
             pass  # each question waits a second for answers
+    if not started:
+        return
     print(f"{len(started)} workers; they end when nothing is queued, or by `dvc queue stop`", flush=True)
-    died = []
-    for log, worker in started:
-        worker.join()
-        if worker.exitcode or "Unrecoverable error" in deque(log.open(errors="replace"), 100):
-            died.append(log)
+    try:
+        for _, worker in started:
+            worker.join()
+    except KeyboardInterrupt:  # which the workers got too
+        print("interrupted: the workers end after what they are at; start again to go on", file=sys.stderr)
+        sys.exit(130)
+    died = [
+        str(log)
+        for log, worker in started
+        if worker.exitcode or "Unrecoverable error" in log.read_text(errors="replace")
+    ]
     if died:
-        print(f"error: {len(died)} workers died; see {', '.join(map(str, died))}", file=sys.stderr)
+        print(f"error: {len(died)} workers died; see {', '.join(died)}", file=sys.stderr)
         sys.exit(1)
 
 
