@@ -135,16 +135,22 @@ if __name__ == "__main__":
 
 
 # Ways to the same outer gradient on a CPU, torch 2.14.1, AMD EPYC with AVX-512, 2 cores, freed memory kept for all.
-# Milliseconds per task, medians of 5 rounds in turns on two idle threads, the loop against ours:
-#   26.5  13.8  5w1s, 1 inner step        67.9  28.0  5w1s, 5 inner steps
-#   31.6  21.2  5w5s, 1 inner step        139   69.4  5w5s, 5 inner steps
+# Milliseconds per task, medians of 11 rounds in turns on two idle threads, the loop against ours:
+#   21.1  12.5  5w1s, 1 inner step        52.8  24.5  5w1s, 5 inner steps
+#   32.1  20.3  5w5s, 1 inner step        104   60.3  5w5s, 5 inner steps
+# The ratios of 7 rounds minutes before were 1.7, 2.0 (5w5s, 1 step), 2.5 and 1.7, those of another day, with the norm's
+# second derivative in more passes, 1.9, 1.5, 2.4 and 2.0: the loop's time varies more than ours.
 # Milliseconds of one thread's CPU time per task, with 15 queries a class, the least of 7 rounds beside other work, in
 # the order 5w1s and 5w5s with 1 step, 5w1s with 5:
 #   40.0  50.7  84.2  task after task (a thread a core; channels last, the query pass differentiated once, second
 #                     derivatives as plain convolutions): 1.1 to 1.2 times the loop, as was measured when it was alone
 #   29.7  44.0  59.5  2 tasks side by side in grouped convolutions, second derivatives too
 #   27.3  41.4  52.2  4 tasks
-#   25.8  41.5  49.4  8 tasks, as it is now
+#   25.8  41.5  49.4  8 tasks
 #   25.0  41.8  58.1  8 tasks, the query pass task after task
-# torch.compile does not differentiate twice. Not tried: sharing the first inner step, whose weights are those of all
-# tasks, in one convolution.
+#   22.5  40.6        8 tasks, the norm's second derivative in the terms of its first, as it is now
+# What is left: torch's convolutions take 28 of the 40.6, at 45 to 135 GFLOP/s where large products reach 100; the norm
+# and the ReLU most of the rest, which move memory. With the convolutions alone 5w5s would be 2.3 times the loop.
+# Sharing the first inner step, whose weights are those of all tasks: convolutions of one weight take 2 to 25 % less
+# than grouped ones (8 tasks of 25 images), which is 4 % of the step at 5w5s, before the tasks' channels are brought
+# beside each other: not done. torch.compile does not differentiate twice.
