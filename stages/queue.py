@@ -55,7 +55,7 @@ def main() -> None:
         for _, worker in started:
             worker.join()
     except KeyboardInterrupt:  # which the workers got too
-        print("interrupted: the workers end after what they are at; start again to go on", file=sys.stderr)
+        print("interrupted: the experiments at work have failed, those that wait are still queued", file=sys.stderr)
         sys.exit(130)
     died = [
         str(log)
