@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import json
@@ -59,6 +60,9 @@ def launch(main: Callable[[], None]) -> None:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # what is left is Python's own end, which they would garble
+            atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 def _one_line(error: Exception) -> str | None:

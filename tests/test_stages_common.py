@@ -249,6 +249,20 @@ def test_a_signal_ends_a_stage_in_one_line_that_says_how_to_go_on(number, capsys
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_ends_says_nothing(tmp_path, number) -> None:
+    code = (
+        "import atexit, os, time\n"
+        "from stages import common\n"
+        f"def late(): os.kill(os.getpid(), {int(number)}); time.sleep(0.1)\n"
+        "atexit.register(late)\n"
+        "common.launch(lambda: None)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("error", ["KeyboardInterrupt", "ZeroDivisionError"])
 def test_ctrl_c_while_a_stage_imports_is_one_line(tmp_path, error) -> None:
     (tmp_path / "torch.py").write_text(f"raise {error}\n")
