@@ -3,7 +3,8 @@
 DVC's workers send each other messages as files (kombu's filesystem transport), and one who reads a message while it is
 being written reads nothing, and dies of it: celery/kombu#1551, treeverse/dvc#10428. It met one of two workers in every
 few hundred experiments, and more often two that start at once. Here they start one after another and leave a message
-until it is written. All other commands of the queue (status, logs, stop, kill) know them as DVC's own.
+until it is written. All other commands of the queue (status, logs, stop, kill) know them as DVC's own. When this
+command is killed its workers go on; ``dvc queue stop`` ends them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from dvc.exceptions import NotDvcRepoError
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from kombu.transport import filesystem
 from kombu.utils.json import loads
@@ -34,7 +35,7 @@ def main() -> None:
     filesystem.Channel._get = get
     try:
         queue = Repo().experiments.celery_queue
-    except NotDvcRepoError as error:
+    except DvcException as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     started: list[tuple[Path, BaseProcess]] = []
