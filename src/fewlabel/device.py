@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -159,8 +160,19 @@ def launch_processes(count: int) -> None:
             environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             with Path(folder, f"{rank}.txt").open("w") as said:
                 command = [sys.executable, *name, *sys.argv[1:]]
-                _others[Path(said.name)] = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+                _others[Path(said.name)] = subprocess.Popen(
+                    command, env=environment, stdin=subprocess.PIPE, stdout=said, stderr=said
+                )
         atexit.register(_end_others, folder)
+    elif _MEETING in os.environ:
+        threading.Thread(target=_leave_with_the_first, daemon=True).start()
+
+
+def _leave_with_the_first() -> None:
+    """A process that is killed before all have met cannot be seen to have left, but for its end of this pipe."""
+    os.read(0, 1)
+    shutil.rmtree(Path(os.environ[_MEETING].removeprefix("file://")).parent, ignore_errors=True)
+    os._exit(1)
 
 
 def _end_others(folder: str) -> None:
@@ -175,23 +187,43 @@ def _end_others(folder: str) -> None:
 
 
 def join_processes(device: torch.device) -> int:
-    """Join the processes that share this training, if there are any; → this one's rank, 0 when it is alone."""
+    """Join the processes that share this training, if there are any; → this one's rank, 0 when it is alone.
+
+    Raises:
+        UserError: another process ended; with what it said last.
+        KeyboardInterrupt: a signal ended it.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         else:
             torch.set_num_threads(max(1, torch.get_num_threads() // count))
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            init_method=os.environ.get(_MEETING, "env://"),
-            rank=int(os.environ["RANK"]),
-            world_size=count,
-        )
+        _meet("nccl" if device.type == "cuda" else "gloo", count)
         atexit.register(dist.destroy_process_group)
         if dist.get_rank() > 0:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (one of them speaks for all)
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _meet(backend: str, count: int) -> None:
+    """Wait for the other processes; on a thread, as torch waits half an hour for one that has been killed."""
+    failed: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            where = os.environ.get(_MEETING, "env://")
+            dist.init_process_group(backend, where, rank=int(os.environ["RANK"]), world_size=count)
+        except Exception as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(0.1)
+        _tell_of_the_first_that_ended(within=0)
+    if failed:
+        raise failed[0]
 
 
 def process_count() -> int:
@@ -228,17 +260,17 @@ def average(tensors: list[torch.Tensor]) -> None:
         try:
             dist.all_reduce(flat)
         except RuntimeError:
-            _tell_of_the_first_that_ended()
+            _tell_of_the_first_that_ended(within=_ENDING_S)
             raise
         flat /= dist.get_world_size()
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
 
-def _tell_of_the_first_that_ended() -> None:
+def _tell_of_the_first_that_ended(within: float) -> None:
     for said, process in _others.items():
         with contextlib.suppress(subprocess.TimeoutExpired):
-            if process.wait(_ENDING_S) == 130:
+            if process.wait(within) == 130:
                 raise KeyboardInterrupt
             last = said.read_text(errors="replace").strip().rpartition("\n")[2].removeprefix("error: ")
             raise UserError(f"process {said.stem} of {len(_others) + 1} ended: {last or process.returncode}")

@@ -1,5 +1,6 @@
 """Stages killed at random moments and started again: equal bytes, and at most one checkpoint interval repeated."""
 
+import contextlib
 import hashlib
 import os
 import random
@@ -8,8 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -49,9 +53,15 @@ def trained(bench: Bench, steps: Path) -> bool:
     return steps.exists() and steps.read_text().endswith(f"\n{STEPS}\n") and not checkpoints(bench)
 
 
-@pytest.mark.parametrize("name", KINDS if LONG else SHORT)
-def test_a_stage_killed_at_random_moments_ends_as_an_undisturbed_one(bench: Bench, tmp_path: Path, name: str) -> None:
-    kind, steps = KINDS[name], tmp_path / "steps"
+def killed_as_one(process: subprocess.Popen[str], seconds: float) -> bool:
+    killed = signalled(process, seconds)
+    assert process.returncode in (0, -signal.SIGKILL)
+    return killed
+
+
+def endures(bench: Bench, name: str, steps: Path, kill: Callable[[subprocess.Popen[str], float], bool]) -> None:
+    """Have `kill` kill the stage after random seconds, and check what it leaves each time and in the end."""
+    kind = KINDS[name]
     bench.ready(name)
     bench.clear(name)
     ended(bench.start(name))
@@ -69,8 +79,7 @@ def test_a_stage_killed_at_random_moments_ends_as_an_undisturbed_one(bench: Benc
         for in_a_row in range(1, draw.randint(2, 5)):
             began = time.monotonic()
             process = bench.start(name, steps)
-            killed = signalled(process, draw.uniform(min(imports, whole / 2), whole))
-            assert process.returncode in (0, -signal.SIGKILL)
+            killed = kill(process, draw.uniform(min(imports, whole / 2), whole))
             assert "Traceback" not in process.communicate()[1]
             left = bench.digests(name)
             assert left.items() <= undisturbed.items()
@@ -92,6 +101,38 @@ def test_a_stage_killed_at_random_moments_ends_as_an_undisturbed_one(bench: Benc
             assert steps.read_text().split()[-1] == str(STEPS)
         steps.unlink(missing_ok=True)
     print(f"{name}: {kills} kills within {whole:.1f} s")
+
+
+@pytest.mark.parametrize("name", KINDS if LONG else SHORT)
+def test_a_stage_killed_at_random_moments_ends_as_an_undisturbed_one(bench: Bench, tmp_path: Path, name: str) -> None:
+    endures(bench, name, tmp_path / "steps", killed_as_one)
+
+
+def test_a_training_whose_processes_are_killed_together_or_one_alone(tmp_path: Path) -> None:
+    bench, draw, count = Bench(tmp_path / "clone"), random.Random(f"{SEED} shared"), Counter[str]()
+    bench.configure(**{"maml.processes": 2})
+
+    def kill_some(process: subprocess.Popen[str], seconds: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=seconds)
+            return False
+        others = psutil.Process(process.pid).children()
+        whom = draw.choice(["all", "first", "other"]) if others else "all"
+        if whom == "all":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            os.kill(process.pid if whom == "first" else others[0].pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode in ((0, 2) if whom == "other" else (0, -signal.SIGKILL))
+        if process.returncode == 2:
+            assert "error: process 1 of 2 ended: -9" in err
+        assert not psutil.wait_procs(others, timeout=60)[1]
+        count[whom] += process.returncode != 0
+        return process.returncode != 0
+
+    endures(bench, "maml", tmp_path / "steps", kill_some)
+    print(f"killed: {dict(count)}")
+
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
