@@ -134,7 +134,6 @@ def test_a_training_whose_processes_are_killed_together_or_one_alone(tmp_path: P
     print(f"killed: {dict(count)}")
 
 
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", TRAININGS if LONG else ["nearest_mean"])
 def test_a_signal_saves_the_step_under_way(bench: Bench, tmp_path: Path, name: str, number: signal.Signals) -> None:
