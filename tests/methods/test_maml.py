@@ -1,5 +1,6 @@
 """MAML's outer gradient against an independent float64 reference that shares no code with the method."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewlabel.methods import base
 from fewlabel.methods.base import Problem
 from fewlabel.methods.maml import Maml, step_importance
 from fewlabel.params import Maml as Settings
@@ -14,7 +16,7 @@ from fewlabel.params import Maml as Settings
 WAY, SHOT, QUERIES, TASKS = 3, 2, 2, 2
 
 
-def a_method(inner_steps: int, vmapped: bool | None = None, **changes: Any) -> Maml:
+def a_method(inner_steps: int, **changes: Any) -> Maml:
     values: dict[str, Any] = {
         "width": 3, "downsample": "stride", "meta_batch": TASKS, "queries": QUERIES, "inner_lr": 0.3,
         "inner_steps": inner_steps, "test_inner_steps": 2, "outer_lr": 0.01, "outer_schedule": "cosine",
@@ -22,7 +24,7 @@ def a_method(inner_steps: int, vmapped: bool | None = None, **changes: Any) -> M
         "anil": False, "processes": 1, "iterations": 1, "validate_every": 1, "checkpoint_every": 1, "patience": None,
     }  # fmt: skip
     torch.manual_seed(0)
-    method = Maml(Settings(**values | changes), Problem(WAY, SHOT, 9), torch.device("cpu"), vmapped)
+    method = Maml(Settings(**values | changes), Problem(WAY, SHOT, 9), torch.device("cpu"))
     method.model.double()
     return method
 
@@ -95,19 +97,20 @@ def assert_same(method: Maml, expected: Tensor, inputs: list[Tensor], done: floa
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("downsample", ["stride", "pool"])
 @pytest.mark.parametrize("anil", [False, True])
-@pytest.mark.parametrize("vmapped", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])  # each with its part of the tasks, or one with all, as a GPU has them
 def test_outer_gradient_equals_a_plain_double_backward(
-    inner_steps: int, first_order: bool, downsample: str, anil: bool, vmapped: bool
+    inner_steps: int, first_order: bool, downsample: str, anil: bool, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method = a_method(inner_steps, vmapped, first_order=first_order, downsample=downsample, anil=anil)
-    weights = copies(method)
-    assert_same(method, outer_loss(weights, inner_steps, first_order, downsample == "pool", anil), weights)
+    with ThreadPoolExecutor(threads) as pool:
+        monkeypatch.setattr(base, "task_threads", lambda: pool)
+        method = a_method(inner_steps, first_order=first_order, downsample=downsample, anil=anil)
+        weights = copies(method)
+        assert_same(method, outer_loss(weights, inner_steps, first_order, downsample == "pool", anil), weights)
 
 
-@pytest.mark.parametrize("vmapped", [False, True])
 @pytest.mark.parametrize("done", [0.0, 0.05, 0.5])
-def test_multi_step_loss_and_learnt_rates(vmapped: bool, done: float) -> None:
-    method = a_method(3, vmapped, multi_step_loss=True, learn_inner_lr=True)
+def test_multi_step_loss_and_learnt_rates(done: float) -> None:
+    method = a_method(3, multi_step_loss=True, learn_inner_lr=True)
     weights, rates = copies(method), method.model.rates.detach().clone().requires_grad_()
     expected = outer_loss(weights, 3, rates=rates, importance=step_importance(method.settings, done))
     inputs = {"rates": rates} | dict(zip(dict(method.model.conv4.named_parameters()), weights, strict=True))
@@ -131,22 +134,16 @@ def test_second_derivatives_from_a_fraction_of_the_training_on() -> None:
             torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("vmapped", [False, True])
-def test_anil_moves_the_head_alone(vmapped: bool) -> None:
-    method = a_method(3, vmapped, anil=True)
-    before, images = method.model.conv4.weights(), some_episodes()[0].flatten(1, 2)
-    if vmapped:
-        images = images[0]  # one task
-    else:
-        before = {name: weight.expand(len(images), *weight.shape) for name, weight in before.items()}
+def test_anil_moves_the_head_alone() -> None:
+    method, images = a_method(3, anil=True), some_episodes()[0].flatten(1, 2)
+    before = {name: weight.expand(TASKS, *weight.shape) for name, weight in method.model.conv4.weights().items()}
     after = method.adapt(before, images, 3, second_order=False)[-1]
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"head.weight", "head.bias"}
 
 
-@pytest.mark.parametrize("vmapped", [False, True])
-def test_one_at_a_time_normalises_by_the_supports_and_that_query(vmapped: bool) -> None:
-    method = a_method(1, vmapped, test_inner_steps=1)
+def test_one_at_a_time_normalises_by_the_supports_and_that_query() -> None:
+    method = a_method(1, test_inner_steps=1)
     support, query = some_episodes()
     transductive, alone = (method.predict(support, query, mode) for mode in (True, False))
     assert not torch.allclose(transductive, alone)
@@ -181,12 +178,6 @@ def test_outer_gradient_equals_finite_differences(inner_steps: int) -> None:
 def test_first_order_differs_from_second_order() -> None:
     first, second = gradient_of(a_method(1, first_order=True))[1], gradient_of(a_method(1))[1]
     assert any((a - b).abs().max() > 1e-3 for a, b in zip(first, second, strict=True))
-
-
-@pytest.mark.parametrize("transductive", [True, False])
-def test_vmap_and_the_loop_predict_the_same(transductive: bool) -> None:
-    loop, vmapped = (a_method(1, vmapped).predict(*some_episodes(), transductive) for vmapped in (False, True))
-    torch.testing.assert_close(loop, vmapped)
 
 
 def test_own_weights_move_in_the_outer_step_alone() -> None:

@@ -19,18 +19,11 @@ class TwoParameters(nn.Module):
         self.a = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
         self.b = nn.Parameter(torch.tensor(-0.25, dtype=torch.float64))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.functional(dict(self.named_parameters()), x)
-
     def weights(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self.named_parameters()}
 
     def moments(self) -> list[Tensor]:
         return [torch.zeros_like(weight) for weight in self.parameters()] if self.adam else []
-
-    def functional(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        score = weights["a"] * x.flatten() + weights["b"]
-        return torch.stack([torch.zeros_like(score), score], dim=1)
 
     def side_by_side(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         score = weights["a"][:, None] * x.flatten(1) + weights["b"][:, None]

@@ -92,7 +92,8 @@ class Method:
         return self.classify(self.learn(support), query, transductive)
 
     def validate(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedded episodes → losses and accuracies, (E,) each."""
+        """Embedded episodes → losses and accuracies, (E,) each, by the first of `modes`: the weights of the lowest loss
+        are kept, for all of them."""
         logits = self.predict(support, query, self.modes[0])
         return losses(logits), accuracies(logits)
 
@@ -134,9 +135,11 @@ def accuracies(logits: Tensor) -> Tensor:
 
 
 def each_part(function: Callable[..., Any], *batches: Tensor) -> list[Any]:
-    """`function` of consecutive parts of the tasks, slices of these tensors (tasks, ...), in order: on a CPU the
-    fastest way through many small tasks is a thread a core, each with several tasks side by side
+    """`function` of consecutive parts of the tasks, slices of these tensors (tasks, ...), in order. A GPU gets all as
+    one; on a CPU the fastest way through many small tasks is a thread a core, each with several tasks side by side
     (`benchmarks/maml_step.py` and `reptile_step.py` have the figures)."""
+    if batches[0].device.type == "cuda":
+        return [function(*batches)]
     threads = task_threads()
     size = max(1, min(TASKS_SIDE_BY_SIDE, -(-len(batches[0]) // threads._max_workers)))
     return list(threads.map(function, *(batch.split(size) for batch in batches)))
@@ -155,13 +158,9 @@ def classified(network: Conv4, weights: Weights, support: Tensor, queries: Tenso
         own = dict(zip(weights, values, strict=True))
         if transductive:
             return network.side_by_side(own, queries)
-        if queries.device.type == "cuda":
-            return torch.vmap(network.one_at_a_time)(own, support, queries)
         each = [{name: value[task] for name, value in own.items()} for task in range(len(queries))]
         return torch.stack([network.one_at_a_time(*task) for task in zip(each, support, queries, strict=True)])
 
-    if queries.device.type == "cuda":
-        return part(support, queries, *weights.values())
     return torch.cat(each_part(part, support, queries, *weights.values()))
 
 

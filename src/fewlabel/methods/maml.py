@@ -35,10 +35,8 @@ class Maml(Method):
     model: MamlNetwork
     optimizer: torch.optim.Optimizer
 
-    def __init__(self, settings: Settings, problem: Problem, device: torch.device, vmapped: bool | None = None) -> None:
+    def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
         super().__init__(settings, problem, device)
-        # All tasks at once on a GPU, by vmap; on a CPU a thread a core, each with some tasks side by side.
-        self.vmapped = device.type == "cuda" if vmapped is None else vmapped
         self.model = MamlNetwork(settings, problem).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.outer_lr)
         self.shape = Shape(settings.meta_batch, problem.way, problem.shot, settings.queries)
@@ -62,15 +60,9 @@ class Maml(Method):
         def part(images: Tensor, queries: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
             return self._part_gradient(images, queries, importance, second_order)
 
-        images, queries = support.flatten(1, 2), query.flatten(1, 2)
-        if self.vmapped:
-            losses, accuracies, gradients = self._vmapped_gradient(images, queries, importance, second_order)
-        else:
-            parts = zip(*each_part(part, images, queries), strict=True)
-            losses, accuracies = (torch.cat(next(parts)) for _ in range(2))
-            gradients = [torch.stack(each).sum(0) for each in zip(*next(parts), strict=True)]
-        loss, accuracy = losses.mean(), accuracies.mean()
-        gradients = [gradient / len(images) for gradient in gradients]
+        parts = zip(*each_part(part, support.flatten(1, 2), query.flatten(1, 2)), strict=True)
+        loss, accuracy = (torch.cat(next(parts)).mean() for _ in range(2))
+        gradients = [torch.stack(each).sum(0) / len(support) for each in zip(*next(parts), strict=True)]
         devices.average([loss, accuracy, *gradients])
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = gradient
@@ -100,24 +92,6 @@ class Maml(Method):
         gradients = torch.autograd.grad(ends, list(self.model.parameters()), slopes, materialize_grads=True)
         return total, accuracies, gradients
 
-    def _vmapped_gradient(
-        self, images: Tensor, queries: Tensor, importance: list[float], second_order: bool
-    ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-        """The same by `vmap`, the query pass included in the graph."""
-        weights: Weights = dict(self.model.conv4.named_parameters())
-
-        def task(images: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-            path = self.adapt(weights, images, len(importance), second_order)
-            total = torch.zeros((), device=images.device)
-            for weight, adapted in zip(importance, path, strict=True):
-                if weight:
-                    loss, accuracy = self._losses(self.model.conv4.functional(adapted, queries, "vmap"))
-                    total = total + weight * loss
-            return total, accuracy
-
-        losses, accuracies = torch.vmap(task)(images, queries)
-        return losses.detach(), accuracies, torch.autograd.grad(losses.sum(), list(self.model.parameters()))
-
     def _losses(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy and accuracy of each task's logits (..., way x queries, way): (...) each."""
         targets = labels(1, self.problem.way, logits.shape[-2] // self.problem.way, logits.device)[0]
@@ -134,8 +108,6 @@ class Maml(Method):
             starts = {name: weight.expand(len(images), *weight.shape) for name, weight in weights.items()}
             return self.adapt(starts, images, steps, second_order=False)[-1]
 
-        if self.vmapped:
-            return images, torch.vmap(lambda task: self.adapt(weights, task, steps, second_order=False)[-1])(images)
         return images, joined(each_part(part, images))
 
     def classify(self, learnt: tuple[Tensor, Weights], query: Tensor, transductive: bool) -> Tensor:
@@ -146,25 +118,18 @@ class Maml(Method):
         """The weights after each of `steps` of gradient descent on the support images.
 
         Args:
-            weights, images: of some tasks side by side (tasks, ...) and (tasks, way x shot, ...), or under `vmap` of
-                one task.
+            weights, images: of some tasks side by side, (tasks, ...) and (tasks, way x shot, ...).
             second_order: keep the graph of the gradients, for derivatives through them.
         """
         conv4 = self.model.conv4
         if self.settings.anil:  # one pass does for all steps
-            features = (
-                conv4.functional_features(weights, images, "vmap")
-                if self.vmapped
-                else conv4.side_by_side_features(weights, images)
-            )
+            features = conv4.side_by_side_features(weights, images)
 
         def loss(moving: Weights) -> Tensor:
             if self.settings.anil:
                 logits = conv4.head_of(moving, features)
-            elif self.vmapped:
-                logits = conv4.functional(moving, images, "vmap")
             else:
-                logits = conv4.side_by_side(moving, images, "second" if second_order else "first")
+                logits = conv4.side_by_side(moving, images, second_order)
             return self._losses(logits)[0].sum()
 
         path = []
@@ -178,9 +143,6 @@ class Maml(Method):
 
     def _gradient(self, loss: Callable[[Weights], Tensor], weights: Weights, second_order: bool) -> Weights:
         """Of the sum of the tasks' losses, which is each task's own."""
-        if self.vmapped:
-            gradient = torch.func.grad(loss)(weights)
-            return gradient if second_order else {name: g.detach() for name, g in gradient.items()}
         if not second_order:
             weights = {name: w.detach().requires_grad_() for name, w in weights.items()}
         with torch.enable_grad():

@@ -82,10 +82,8 @@ class Reptile(Method):
         return classified(self.model, adapted, images, query.flatten(1, 2), transductive)
 
     def _adapt_all(self, images: Tensor, batches: Tensor) -> tuple[Weights, list[Tensor], Tensor, Tensor]:
-        """`adapt` for every task: side by side on a GPU; on a CPU a thread a core, each with its part of the tasks."""
+        """`adapt` for every task."""
         weights = self.model.weights()
-        if self.device.type == "cuda":
-            return self.adapt(weights, images, batches)
         parts = each_part(lambda *part: self.adapt(weights, *part), images, batches)
         ends, squares, losses, accuracies = zip(*parts, strict=True)
         return (

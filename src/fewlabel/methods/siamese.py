@@ -2,6 +2,9 @@
 
 Two images go through one tower; a head turns |f₁ − f₂| into the logit of "the same class". All pairs inside a batch
 of embeddings are used, so each image goes through the tower once, not once per pair.
+
+What differs from the paper: its tower is larger, for drawings of 105x105 pixels, and ends in a layer of sigmoids; it
+distorts the drawings; and it has one support a class, where here a class of several scores their mean logit.
 """
 
 from __future__ import annotations
@@ -29,11 +32,13 @@ class SiameseNetwork(nn.Module):
         # differences of all pairs are never stored.
         weight = self.head.weight[0]
 
-        def distance(chosen: Tensor, scale: Tensor) -> Tensor:
-            return torch.cdist(first[..., chosen] * scale, second[..., chosen] * scale, p=1)
+        def distance(signed: Tensor) -> Tensor:
+            which = signed.nonzero()[:, 0]
+            scale = weight[which].abs()
+            return torch.cdist(first[..., which] * scale, second[..., which] * scale, p=1)
 
         positive = weight > 0
-        return distance(positive, weight[positive]) - distance(~positive, -weight[~positive]) + self.head.bias
+        return distance(positive) - distance(~positive) + self.head.bias
 
 
 class Siamese(Method):
@@ -80,12 +85,18 @@ class Siamese(Method):
         pairs = self._pairs(support, query)
         way = support.shape[1]
         same = torch.eye(way, dtype=torch.bool, device=pairs.device).repeat_interleave(query.shape[2], dim=0)
-        loss = torch.stack([balanced(each, same[..., None].expand_as(each))[0] for each in pairs])
+        loss, _ = balanced(pairs.flatten(1), same[..., None].expand(pairs.shape[1:]).flatten())
         return loss, accuracies(pairs.mean(3))
 
 
 def balanced(logits: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy and accuracy of pairs, "same" and "different" each counting half, however many there are."""
-    losses = F.binary_cross_entropy_with_logits(logits, same.float(), reduction="none")
-    right = ((logits > 0) == same).float()
-    return 0.5 * (losses[same].mean() + losses[~same].mean()), 0.5 * (right[same].mean() + right[~same].mean())
+    """Binary cross-entropy and accuracy of pairs, "same" and "different" each counting half, however many there are:
+    logits (..., pairs) and which pairs are the same (pairs,) → (...) each."""
+    kinds = torch.stack([same, ~same]).to(logits.dtype)
+    losses = F.binary_cross_entropy_with_logits(logits, kinds[0].expand_as(logits), reduction="none")
+    right = ((logits > 0) == same).to(logits.dtype)
+
+    def mean(values: Tensor) -> Tensor:
+        return (values @ kinds.T / kinds.sum(1)).mean(-1)
+
+    return mean(losses), mean(right)

@@ -6,7 +6,6 @@ the paper, or by a convolution of stride 2 (Finn et al. 2017), which costs about
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -16,23 +15,14 @@ from torch import Tensor, nn
 from fewlabel.models import second_order
 
 Weights = dict[str, Tensor]
-Derivatives = Literal["first", "second", "vmap"]
 
 
 def _convolution(images: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
     return F.conv2d(images, weight, stride=stride, padding=1, groups=groups)
 
 
-def _norm_relu(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    return F.batch_norm(x, None, None, gain, shift, training=True).relu_()
-
-
-def _elementary_norm_relu(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """The second derivative of torch's own ``batch_norm`` is wrong under ``vmap`` (torch 2.14, in float64: MAML's
-    outer gradient off by 10 %); outside it is right, and a quarter faster than this."""
-    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-    scale = gain * torch.rsqrt(variance + 1e-5)
-    return F.relu(x * scale[:, None, None] + (shift - mean * scale)[:, None, None])
+def _norm_relu(images: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    return F.batch_norm(images, None, None, gain, shift, training=True).relu_()
 
 
 def _channels_last(images: Tensor) -> Tensor:
@@ -43,13 +33,6 @@ def _channels_last(images: Tensor) -> Tensor:
 
 
 ALONE_IMAGES = {"cpu": 256, "cuda": 2048}  # in flight in `one_at_a_time`; bounds the memory
-
-# the same function, for those who differentiate it once, twice, or twice under `vmap`
-BLOCKS: dict[Derivatives, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
-    "first": (_convolution, _norm_relu),
-    "second": (second_order.convolution, second_order.norm_relu),
-    "vmap": (_convolution, _elementary_norm_relu),
-}
 
 
 class Conv4(nn.Module):
@@ -109,15 +92,14 @@ class Conv4(nn.Module):
         """The parameters by name, without their history: what `functional` takes."""
         return {name: weight.detach() for name, weight in self.named_parameters()}
 
-    def functional(self, weights: Weights, images: Tensor, derivatives: Derivatives = "first") -> Tensor:
-        """`forward` with other weights, by the statistics of the batch at hand. Reads nothing of the module that
-        changes, so threads may share it."""
-        return self.head_of(weights, self.functional_features(weights, images, derivatives))
-
     def functional_features(
-        self, weights: Weights, images: Tensor, derivatives: Derivatives = "first", groups: int = 1
+        self, weights: Weights, images: Tensor, groups: int = 1, twice_differentiable: bool = False
     ) -> Tensor:
-        convolve, norm_relu = BLOCKS[derivatives]
+        """`features_of` with other weights, by the statistics of the batch at hand. Reads nothing of the module that
+        changes, so threads may share it."""
+        convolve, norm_relu = _convolution, _norm_relu
+        if twice_differentiable:  # cheaper then
+            convolve, norm_relu = second_order.convolution, second_order.norm_relu
         x = images
         for block in range(4):
             x = self._halved(convolve(x, weights[f"convolutions.{block}.weight"], self.stride, groups))
@@ -127,18 +109,18 @@ class Conv4(nn.Module):
     def _halved(self, convolved: Tensor) -> Tensor:
         return F.max_pool2d(convolved, 2) if self.pool else convolved
 
-    def side_by_side(self, weights: Weights, images: Tensor, derivatives: Derivatives = "first") -> Tensor:
-        """`functional` for many tasks at once, each with weights of its own: weights (tasks, ...) and images
-        (tasks, n, ...) → logits (tasks, n, outputs)."""
-        return self.head_of(weights, self.side_by_side_features(weights, images, derivatives))
+    def side_by_side(self, weights: Weights, images: Tensor, twice_differentiable: bool = False) -> Tensor:
+        """`forward` for many tasks at once, each with weights of its own and by the statistics of its batch: weights
+        (tasks, ...) and images (tasks, n, ...) → logits (tasks, n, outputs)."""
+        return self.head_of(weights, self.side_by_side_features(weights, images, twice_differentiable))
 
-    def side_by_side_features(self, weights: Weights, images: Tensor, derivatives: Derivatives = "first") -> Tensor:
+    def side_by_side_features(self, weights: Weights, images: Tensor, twice_differentiable: bool = False) -> Tensor:
         """The tasks' channels lie beside each other, so a convolution is a grouped one and batch norm is as usual:
         → (tasks, n, features)."""
         tasks = len(images)
         flat = {name: weight.flatten(0, 1) for name, weight in weights.items() if not name.startswith("head.")}
         beside = _channels_last(images.transpose(0, 1).flatten(1, 2))
-        features = self.functional_features(flat, beside, derivatives, tasks)
+        features = self.functional_features(flat, beside, tasks, twice_differentiable)
         return features.unflatten(1, (tasks, -1)).transpose(0, 1)
 
     def head_of(self, weights: Weights, features: Tensor) -> Tensor:
@@ -152,11 +134,14 @@ class Conv4(nn.Module):
         """Logits (queries, outputs) of each query image when its batch is the support images and itself, as Nichol et
         al. 2018 classify without transduction: support (n, ...), queries (q, ...)."""
         size = max(1, ALONE_IMAGES[support.device.type] // (len(support) + 1))
-        if support.device.type == "cpu":
-            return self._one_at_a_time_by_parts(weights, support, queries, size)
+        way = self._one_at_a_time_by_parts if support.device.type == "cpu" else self._one_at_a_time_mapped
+        return self.head_of(weights, way(weights, support, queries, size))
+
+    def _one_at_a_time_mapped(self, weights: Weights, support: Tensor, queries: Tensor, size: int) -> Tensor:
+        """Features of `size` queries at once, by few operations."""
 
         def alone(query: Tensor) -> Tensor:
-            return self.functional(weights, torch.cat([support, query[None]]), "vmap")[-1]
+            return self.functional_features(weights, torch.cat([support, query[None]]))[-1]
 
         return torch.vmap(alone, chunk_size=size)(queries)
 
@@ -182,4 +167,4 @@ class Conv4(nn.Module):
                 gain, bias = weights[f"norms.{block}.weight"], weights[f"norms.{block}.bias"]
                 y = torch.cat([_norm_relu(batch, gain, bias) for batch in y.split(len(support) + 1)])
             features.append(y[len(support) :: len(support) + 1].flatten(1))
-        return self.head_of(weights, torch.cat(features))
+        return torch.cat(features)
