@@ -38,18 +38,24 @@ _LARGEST = {
     "episodes": "episodes.count",
     "evaluate": "episodes.queries",
 }
-_FULL_OR_FORBIDDEN = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+_MISSING = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR}
 _ENDING_S = 3.0  # given to a process that was told to end, and to one that the kernel is still clearing away
 
 
-def launch(main: Callable[[], None]) -> None:
+def launch(main: Callable[[], None], shared: bool = False) -> None:
     """Run a stage. A person's mistake, and what its machine lacks, become one line on stderr and exit code 2; SIGINT
-    and SIGTERM one line and 130; our bugs keep their traceback."""
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    and SIGTERM one line and 130; our bugs keep their traceback.
+
+    Args:
+        shared: several processes may run it as one; the first of them stands for all.
+    """
+    if sys.stdout is not None:  # closed
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of saying Ctrl+C
     try:
         checkpoint.sweep()
-        with _alone(" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])):
+        later = shared and "WORLD_SIZE" in os.environ and os.environ.get("RANK") != "0"
+        with contextlib.nullcontext() if later else _alone(" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])):
             main()
     except KeyboardInterrupt:
         print("interrupted: run the same command again; a training continues from its checkpoint", file=sys.stderr)
@@ -58,7 +64,9 @@ def launch(main: Callable[[], None]) -> None:
         line = _one_line(error)
         if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {params.plain(line)}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try to write the rest as it ends
         sys.exit(2)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # what is left is Python's own end, which they would garble
@@ -73,11 +81,11 @@ def _one_line(error: Exception) -> str | None:
     code = error.errno if isinstance(error, OSError) else None
     if isinstance(error, SafetensorError) and (told := re.search(r"\(os error (\d+)\)", text)):
         code = int(told[1])
-    if code in _FULL_OR_FORBIDDEN:
-        where = getattr(error, "filename", None) or _file_of(error) or "while writing"
-        return f"{os.strerror(code)}: {where}; mend that and run again"
-    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+    if isinstance(error, FileNotFoundError) or code in _MISSING:
         return f"{text}; `dvc repro` makes missing or damaged files again"
+    if code is not None:
+        where = getattr(error, "filename", None) or _file_of(error) or "while writing, to a file or to the terminal"
+        return f"{os.strerror(code)}: {where}; mend that and run again"
     if (damaged := _file_of(error)) or isinstance(error, SafetensorError | zipfile.BadZipFile):
         name = damaged or "a file of arrays or weights"
         return f"{name}: damaged ({type(error).__name__}: {text[:120]}); `dvc repro` makes it again"
@@ -124,18 +132,17 @@ def _alone(work: str) -> Iterator[None]:
     """
     path = checkpoint.FOLDER / "locks" / (re.sub(r"[^\w.-]+", "-", work)[-150:] + ".lock")
     lock = FileLock(path, timeout=_ENDING_S)
-    if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun, the first one stands for all
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-            path.write_text(str(os.getpid()), encoding="utf-8")
-        except Timeout:
-            other = "another process"
-            with contextlib.suppress(OSError):
-                other = f"process {path.read_text(encoding='utf-8')}"
-            raise UserError(f"{other} is at `{work}` already: wait for it, or end it") from None
-        except OSError:  # no room for it, or forbidden: the stage will say so if that concerns it
-            pass
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        path.write_text(str(os.getpid()), encoding="utf-8")
+    except Timeout:
+        other = "another process"
+        with contextlib.suppress(OSError):
+            other = f"process {path.read_text(encoding='utf-8')}"
+        raise UserError(f"{other} is at `{work}` already: wait for it, or end it") from None
+    except OSError:  # no room for it, or forbidden: the stage will say so if that concerns it
+        pass
     try:
         yield
     finally:
@@ -156,13 +163,13 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             yield draft
             for file in (*draft.rglob("*"), draft):
                 _synced(file)
-            if path.exists():
+            if os.path.lexists(path):
                 shutil.move(path, aside)  # a rename; the layers of a container may refuse to rename a folder of theirs
             draft.rename(path)
             _synced(path.parent)
             tracking.outputs(path)
         except OSError as error:
-            if error.errno in _FULL_OR_FORBIDDEN and not error.filename:  # those of a write name no file
+            if error.errno and not error.filename:  # those of a write name no file
                 error.filename = str(path)
             raise
         finally:
@@ -171,14 +178,23 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 def _clear(path: Path, aside: Path) -> None:
     """Delete the drafts of a result, and the old one that was put aside if there is a new one; else put it back."""
-    for left_over in path.parent.glob(f".{path.name}.*.draft"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    if aside.exists() and not path.exists():
+    drafts = list(path.parent.glob(f".{path.name}.*.draft"))
+    if os.path.lexists(aside) and not os.path.lexists(path):
         aside.rename(path)
-    elif aside.exists():
-        doomed = aside.with_name(f"{aside.name}.draft")  # half an old result is no longer called so
-        aside.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+    elif os.path.lexists(aside):
+        drafts.append(aside.with_name(f"{aside.name}.{os.getpid()}.draft"))  # half an old result is not called so
+        aside.rename(drafts[-1])
+    for left_over in drafts:
+        with contextlib.suppress(OSError):
+            delete(left_over)
+
+
+def delete(path: Path) -> None:
+    """Delete a folder with all it holds, a file, or a link but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _synced(path: Path) -> None:

@@ -17,7 +17,7 @@ from fewlabel import examples, figures, leaderboard, paired, params, report, tra
 from fewlabel.errors import UserError
 from fewlabel.examples import Entry, Episode
 from fewlabel.report import Picture
-from stages.common import launch, write_json
+from stages.common import delete, launch, write_json
 
 FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
 SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
@@ -52,11 +52,11 @@ def main() -> None:
             pictures += draw_episodes(out / "figures", own, settings, table)
             pictures += photographs(settings)
             page.write_text(report.html(as_written, differences, runs, pictures, figures.DPI), encoding="utf-8")
-            for made in sorted((*(out / "figures").iterdir(), out / "comparison.csv", page)):
-                run.artifact(made)
             page.rename(out / page.name)
             out.rename(MADE)  # everything was made: now, and only now, replace the earlier results
         put_in_place()
+        for shown in sorted((*(METRICS / "figures").iterdir(), METRICS / "comparison.csv", REPORT)):
+            run.artifact(shown)
         run.summary(leaderboard.summary(table))
         for family, (folder, facts) in leaderboard.best(settings, RESULTS).items():
             run.best(family, folder, **facts)
@@ -70,8 +70,9 @@ def put_in_place() -> None:
         REPORT.parent.mkdir(exist_ok=True)
         for made in sorted(MADE.iterdir()):
             place = REPORT if made.name == REPORT.name else METRICS / made.name
-            shutil.rmtree(place, ignore_errors=True)
-            made.replace(place)
+            if place.is_dir():
+                delete(place)
+            shutil.move(made, place)  # a rename, unless someone has moved that folder to another disk
         MADE.rmdir()
 
 

@@ -44,12 +44,16 @@ class Cell:
         return Path("data/episodes") / self.split
 
     def test_tasks(self) -> list[str]:
-        """What its model is tested on: where it was trained for a task, all with that way and shot."""
+        """What its model is tested on: where it was trained for a task, all with that way and shot. Raises `UserError`
+        when there is none."""
         names = self.params.test_tasks(self.split)
         if self.task is None:
             return names
-        way, shot = params.parse_task(self.task)
-        return [name for name in names if (params.Task.parse(name).way, params.Task.parse(name).shot) == (way, shot)]
+        asked = params.parse_task(self.task)
+        found = [name for name in names if (params.Task.parse(name).way, params.Task.parse(name).shot) == asked]
+        if not found:
+            raise UserError(f"{self.task}: no test task of {self.split} has that way and shot: {', '.join(names)}")
+        return found
 
 
 def parse(description: str | None) -> Cell:
@@ -59,7 +63,7 @@ def parse(description: str | None) -> Cell:
     parser.add_argument("method", choices=[*params.METRIC_METHODS, *params.GRADIENT_METHODS])
     parser.add_argument("split", choices=[*params.OMNIGLOT_SPLITS, *all_params.own_images])
     parser.add_argument("--task", help="way and shot, like 5w1s; for the methods that need a fixed way")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=params.seed, default=0)
     arguments = parser.parse_args()
     if arguments.method in params.GRADIENT_METHODS and arguments.task is None:
         raise UserError(f"{arguments.method} needs a fixed way: name the task, like --task 5w1s")

@@ -1,6 +1,6 @@
 """Meta-train one few-shot method: ``python -m stages.meta_train maml lake --task 5w1s --seed 0``.
 
-Siamese networks and prototypes need no task, one training serves them all.
+Siamese networks, prototypes and nearest means need no task, one training serves them all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     rank = devices.join_processes(device)
     data_path = cell.episodes / "data.npz"
 
-    with tracking.start(f"meta_train@{cell.name}", cell.settings.model_dump()) as run:
+    with tracking.start(f"meta_train@{cell.name}", cell.settings.model_dump(), on=rank == 0) as run:
         print(f"{cell.name} on {devices.describe(device)}")
         data = few_shot.load(data_path)
         train = episodes.table(data.images, data.train, device)
@@ -50,6 +50,7 @@ def main() -> None:
             f"meta_train/{cell.name}",
             [cell.settings.model_dump(), count, cell.params.budget, devices.mode(device), cell.seed],
             [data_path],
+            saves=rank == 0,
         )
         outcome = meta_training.train(
             method, train, held_out, validation, cell.settings, cell.seed, cell.name, checkpoint, run.log
@@ -87,4 +88,4 @@ def fit_way(method: base.Method, cell: Cell, training: int, validation: int) -> 
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, shared=True)

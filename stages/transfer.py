@@ -53,7 +53,7 @@ class Arm:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("start", choices=["scratch", "finetune", "frozen", "small-scratch", "small-rotation"])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=params.seed, default=0)
     parser.add_argument("--fold", type=int, choices=range(FOLDS), help="hold out and measure this quarter of train")
     arguments = parser.parse_args()
     everything = params.load()

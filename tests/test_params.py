@@ -56,7 +56,7 @@ def test_a_mapping_over_budgets_gives_the_chosen_entry() -> None:
         ("episodes.published_tasks", {"vinyals": ["5w19s5q"]}, "task 5w19s5q with 5 queries a class needs 24"),
         ("own_images.lake", {"folder": "x"}, "own_images.lake: that name is taken"),
         ("own_images.my-flowers", {"folder": "x"}, "own_images.my-flowers"),
-        ("own_images.flowers", {"folder": "~/x"}, "own_images.flowers: folder = ~/x: DVC does not know ~"),
+        ("own_images.flowers", {"folder": "~/x"}, "own_images.flowers: folder = '~/x': DVC does not know ~"),
         ("own_images.flowers", {"folder": "x", "size": 7}, "own_images.flowers.size = 7: input should be greater"),
         ("own_images.flowers", {"folder": "x", "test": 0.6, "validation": 0.5}, "test + validation = 1.1 leave no"),
         (

@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -143,14 +142,14 @@ def test_a_kill_while_results_are_replaced_leaves_the_rest_to_the_next_run(resul
     class Killed(BaseException):
         pass
 
-    def killed(path: Path, **_: bool) -> None:
+    def killed(path: Path) -> None:
         if path == Path("metrics/figures"):
             (path / "training_time.png").unlink()
             raise Killed
-        shutil.rmtree(path, ignore_errors=True)
+        common.delete(path)
 
     with monkeypatch.context() as context:
-        context.setattr(compare, "shutil", SimpleNamespace(rmtree=killed))
+        context.setattr(compare, "delete", killed)
         with pytest.raises(Killed):
             compare.main()
     assert not Path("metrics/figures/training_time.png").exists()

@@ -71,16 +71,17 @@ class Checkpoint:
         name: the stage cell, e.g. ``meta_train/maml-lake-5w1s-0``; readable part of the path.
         settings: JSON-able values that the training depends on.
         files: input files that it depends on (hashed by content).
+        saves: whether this process saves it; of those that share a training the first one does, and all load.
     """
 
-    def __init__(self, name: str, settings: Any, files: Iterable[str | Path]) -> None:
+    def __init__(self, name: str, settings: Any, files: Iterable[str | Path], saves: bool = True) -> None:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(version("torch").encode())
         code = [*sorted(_SOURCES.rglob("*.py")), *sorted((_SOURCES.parents[1] / "stages").glob("*.py"))]
         for path in [*map(Path, files), *code]:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-        self._folder = FOLDER / name
+        self._folder, self._saves = FOLDER / name, saves
         self._path = self._folder / f"{digest.hexdigest()[:32]}.pt"
 
     def load(self) -> dict[str, Any] | None:
@@ -107,13 +108,12 @@ class Checkpoint:
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; a kill in the middle leaves the old one whole. Stale ones are removed.
 
-        A state that is no longer finite is not saved: the next step will say so. Of the processes that ``torchrun``
-        started the first one saves, and all load.
+        A state that is no longer finite is not saved: the next step will say so.
 
         Raises:
             UserError: the disk does not take it; the old one is whole.
         """
-        if os.environ.get("RANK", "0") != "0" or not _finite(state):
+        if not self._saves or not finite(state):
             return
         import torch
 
@@ -152,12 +152,12 @@ class Checkpoint:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _finite(state: Any) -> bool:
-    """Whether all its floating-point tensors are."""
+def finite(state: Any) -> bool:
+    """Whether all floating-point tensors in it are."""
     import torch
 
     if isinstance(state, torch.Tensor):
         return not state.is_floating_point() or bool(state.isfinite().all())
     if isinstance(state, dict):
-        return all(map(_finite, state.values()))
-    return not isinstance(state, list) or all(map(_finite, state))
+        return all(map(finite, state.values()))
+    return not isinstance(state, list) or all(map(finite, state))

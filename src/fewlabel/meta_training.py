@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewlabel import device as devices
 from fewlabel import episodes
-from fewlabel.checkpoint import Checkpoint, signals_wait
+from fewlabel.checkpoint import Checkpoint, finite, signals_wait
 from fewlabel.episodes import Indices
 from fewlabel.errors import UserError
 from fewlabel.methods.base import Method
@@ -62,7 +62,7 @@ def train(
     """Train `method` in place; it ends with the weights of the lowest validation loss.
 
     Args:
-        table, validation_table: drawings, uint8 (classes, 20, 1, 28, 28), on the method's device.
+        table, validation_table: drawings, uint8 (classes, drawings, channels, size, size), on the method's device.
         validation: fixed episodes of the validation table.
         checkpoint: where to continue from, and to save to every `settings.checkpoint_every` steps.
         log: called with the numbers of a step, about `CURVE_POINTS` times.
@@ -82,12 +82,10 @@ def train(
     start = time.perf_counter()
     every = max(1, settings.iterations // CURVE_POINTS)
     with signals_wait() as interrupted, Progress(name, settings.iterations, start=state["step"]) as bar:
-        while state["step"] < settings.iterations:
+        while not _over(state, settings):
             step = state["step"]
             if stop(step):
                 break
-            if settings.patience and step - state["best_step"] >= settings.patience:
-                break  # the validation loss has not improved for that many steps
             generator = episodes.generator(seed, step)
             indices = episodes.sample(method.shape, len(table), table.shape[1], generator)
             indices = indices.part(devices.share())
@@ -113,9 +111,8 @@ def train(
                     log(step, **numbers)
                 state["rows"].append([step, *numbers.values(), *[None] * (4 - len(numbers))])
             stopping = interrupted()
-            if checkpoint and (stopping or step % settings.checkpoint_every == 0):
-                moments = method.optimizer.state.values() if method.optimizer else ()
-                if not _finite(method.model.state_dict(), *moments):  # since this step's update
+            if checkpoint and (stopping or step % settings.checkpoint_every == 0 or _over(state, settings)):
+                if not finite(method.state()):  # since this step's update
                     raise _diverged("model or its optimiser", name, step, settings)
                 seconds = earlier + time.perf_counter() - start
                 checkpoint.save({**state, "seconds": seconds, "method": method.state()})
@@ -124,9 +121,15 @@ def train(
                 raise KeyboardInterrupt
     if state["best"] is not None:
         method.model.load_state_dict(state["best"])
-    if not _finite(method.model.state_dict()):  # a validation loss can be finite all the same
+    if not finite(method.model.state_dict()):  # a validation loss can be finite all the same
         raise _diverged("model", name, state["best_step"] or state["step"], settings)
     return Outcome(state["step"], earlier + time.perf_counter() - start, state["rows"])
+
+
+def _over(state: dict[str, Any], settings: Training) -> bool:
+    """Whether all steps are made, or the validation loss has not improved for `patience` steps."""
+    since = state["step"] - state["best_step"]
+    return state["step"] >= settings.iterations or (settings.patience is not None and since >= settings.patience)
 
 
 def _diverged(what: str, name: str, step: int, settings: Training) -> UserError:
@@ -136,10 +139,6 @@ def _diverged(what: str, name: str, step: int, settings: Training) -> UserError:
         f"{name}: the {what} is no longer finite at step {step} ({named}): lower a learning rate; nothing was written, "
         "and the checkpoint is from before"
     )
-
-
-def _finite(*groups: Mapping[str, Tensor]) -> bool:
-    return all(bool(value.isfinite().all()) for group in groups for value in group.values())
 
 
 def score(method: Method, table: Tensor, indices: Indices) -> tuple[float, float]:

@@ -10,10 +10,10 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fewlabel.errors import UserError
 
@@ -28,16 +28,29 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Processes = Annotated[int, Field(ge=1, le=64)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-LABEL_CELL = r"^([1-9][0-9]{0,2}|[1-4][0-9]{3}|5000)-([0-9]{1,9})$"  # labels per class of CIFAR-10, and a seed
+LABEL_CELL = r"^([1-9][0-9]{0,2}|[1-4][0-9]{3}|5000)-(0|[1-9][0-9]{0,8})$"  # labels per class of CIFAR-10, and a seed
 LabelCell = Annotated[str, Field(pattern=LABEL_CELL)]
 TrainingTask = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}w[1-9][0-9]?s$")]
 TestTask = Annotated[str, Field(pattern=r"^([1-9][0-9]{0,3}w|all-)[1-9][0-9]?s([1-9][0-9]?q)?(-upright)?$")]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]  # no hyphen: it parts the words of a cell's name
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]  # no hyphen: it parts the words of a cell's name
+FileName = Annotated[str, Field(max_length=511)]  # of a class, perhaps in a group
 MetricMethod = Literal["siamese", "prototypes", "nearest_mean"]
 GradientMethod = Literal["maml", "reptile"]
 METRIC_METHODS: tuple[str, ...] = get_args(MetricMethod)
 GRADIENT_METHODS: tuple[str, ...] = get_args(GradientMethod)
 OMNIGLOT_SPLITS = ("lake", "vinyals")
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    """A cell twice would be two rows of the leaderboard, and look like two seeds."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{_short(value)} stands there twice: take one out")
+    return values
+
+
+T = TypeVar("T")
+Some = Annotated[list[T], Field(min_length=1, max_length=1000), AfterValidator(_each_once)]
 
 
 class Section(BaseModel):
@@ -49,13 +62,13 @@ class Section(BaseModel):
 class Cells(Section):
     """Which cells of the DAG's matrices exist. Read by dvc.yaml and by `compare`."""
 
-    splits: list[Name] = Field(min_length=1)
-    metric_methods: list[MetricMethod] = Field(min_length=1)
-    gradient_methods: list[GradientMethod] = Field(min_length=1)
-    tasks: list[TrainingTask] = Field(min_length=1)
-    few_shot_seeds: list[Seed] = Field(min_length=1)
-    label_cells: list[LabelCell] = Field(min_length=1)
-    transfer_seeds: list[Seed] = Field(min_length=1)
+    splits: Some[Name]
+    metric_methods: Some[MetricMethod]
+    gradient_methods: Some[GradientMethod]
+    tasks: Some[TrainingTask]
+    few_shot_seeds: Some[Seed]
+    label_cells: Some[LabelCell]
+    transfer_seeds: Some[Seed]
 
 
 class Data(Section):
@@ -64,7 +77,7 @@ class Data(Section):
 
 
 class Episodes(Section):
-    tasks: list[TestTask] = Field(min_length=1)
+    tasks: Some[TestTask]
     published_tasks: dict[Literal["lake", "vinyals"], list[TestTask]]
     queries: Annotated[int, Field(ge=1, le=99)]
     count: Count
@@ -89,21 +102,21 @@ class Episodes(Section):
 class OwnImages(Section):
     """One data set of a person's own: a folder of class folders, which may be grouped one level up."""
 
-    folder: Annotated[str, Field(min_length=1)]
+    folder: Annotated[str, Field(min_length=1, max_length=4096)]
     size: Annotated[int, Field(ge=8, le=224)] = 28
     colour: bool = False
     rotations: bool = False
     by: Literal["class", "group"] = "class"
-    test: Share | list[str] = 0.3
-    validation: Share | list[str] = 0.1
+    test: Share | list[FileName] = 0.3
+    validation: Share | list[FileName] = 0.1
     per_class: Annotated[int, Field(ge=2, le=10_000)] | None = None
-    tasks: list[TestTask] | None = Field(default=None, min_length=1)
+    tasks: Some[TestTask] | None = None
     seed: Seed = 0
 
     @model_validator(mode="after")
     def _some_classes_to_train_on(self) -> OwnImages:
         if self.folder.startswith("~"):
-            raise ValueError(f"folder = {self.folder}: DVC does not know ~, write the whole path")
+            raise ValueError(f"folder = {_short(self.folder)}: DVC does not know ~, write the whole path")
         shares = [part for part in (self.test, self.validation) if isinstance(part, float)]
         if sum(shares) >= 1:
             raise ValueError(f"test + validation = {sum(shares):g} leave no class to train on: lower one of them")
@@ -328,9 +341,9 @@ class Task:
     @staticmethod
     def parse(name: str) -> Task:
         """Raises `UserError` when `name` is no task."""
-        found = re.fullmatch(r"(?:([1-9][0-9]*)w|all-)([1-9][0-9]*)s(?:([1-9][0-9]*)q)?(-upright)?", name)
+        found = re.fullmatch(r"(?:([1-9][0-9]{0,3})w|all-)([1-9][0-9]?)s(?:([1-9][0-9]?)q)?(-upright)?", name)
         if not found:
-            raise UserError(f"{name}: no task; one is written like 5w1s, 5w1s1q, 5w1s1q-upright or all-5s")
+            raise UserError(f"{_short(name)}: no task; one is written like 5w1s, 5w1s1q, 5w1s1q-upright or all-5s")
         way, shot, queries, upright = found.groups()
         return Task(int(way) if way else None, int(shot), int(queries) if queries else None, bool(upright))
 
@@ -351,6 +364,14 @@ def parse_label_cell(cell: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def seed(text: str) -> int:
+    """The type of a seed on a command line. Raises ValueError, which argparse reports."""
+    value = int(text)
+    if not 0 <= value < 2**31:
+        raise ValueError
+    return value
+
+
 def load(path: str | Path = "params.yaml") -> Params:
     """Read, resolve for the chosen budget, and check params.yaml. Raises `UserError` naming the first mistake."""
     try:
@@ -364,8 +385,8 @@ def loads(text: str, name: str = "params.yaml") -> Params:
     """`load` of a file's text. Raises `UserError`."""
     try:
         raw = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{name}: not valid YAML ({_plain(str(error))})") from None
+    except Exception as error:  # PyYAML's constructors raise errors of many kinds
+        raise UserError(f"{name}: not valid YAML ({plain(str(error))[:300]})") from None
     return parse(raw, name)
 
 
@@ -396,7 +417,7 @@ def _resolve(value: Any, budget: str, name: str, at: tuple[str, ...]) -> Any:
 def _describe(error: ValidationError, name: str) -> str:
     # A mistyped key is also a missing one: name the typo, not the gap it leaves.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    location = [_plain(str(part)) for part in first["loc"]]
+    location = [plain(str(part)) for part in first["loc"]]
     where = ".".join(location)
     if first["type"] == "extra_forbidden":
         model: Any = Params
@@ -407,7 +428,7 @@ def _describe(error: ValidationError, name: str) -> str:
         return f"{name}: {where} = {_short(first['input'])}: unknown parameter{hint}"
     if first["type"] == "missing":
         return f"{name}: {where}: missing"
-    message = _plain(first["msg"].removeprefix("Value error, "))
+    message = plain(first["msg"].removeprefix("Value error, "))
     if first["type"] == "value_error":
         return f"{name}: {where + ': ' if where else ''}{message}"
     return f"{name}: {where} = {_short(first['input'])}: {message[:1].lower()}{message[1:]}"
@@ -421,7 +442,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """On one line, and without characters that a terminal would obey."""
     text = " ".join(text.split())
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
@@ -446,6 +467,12 @@ class _Loader(yaml.SafeLoader):
             twice = next(key for key in keys if keys.count(key) > 1)
             raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key {_short(twice)} occurs twice in a mapping")
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: Any) -> Any:
+        if node.tag.endswith((":int", ":float")) and re.search(r"^[-+]?0[0-9]|[:_bBxo]", node.value):
+            told = f"line {node.start_mark.line + 1}: {_short(node.value)}: write the number in decimal digits alone"
+            raise yaml.YAMLError(told)  # DVC reads 010 as 10, and 1:30 as text
+        return super().construct_scalar(node)
 
 
 _Loader.add_implicit_resolver(

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewlabel import device
-from fewlabel.checkpoint import Checkpoint, signals_wait
+from fewlabel.checkpoint import Checkpoint, finite, signals_wait
 from fewlabel.errors import UserError
 from fewlabel.losses import Loss
 from fewlabel.progress import Progress
@@ -110,7 +110,7 @@ def train(
     began = time.monotonic() - training.seconds
     network.train()
     with signals_wait() as interrupted, Progress(name, recipe.steps, training.steps) as bar:
-        while training.steps < recipe.steps and not _reached(training, recipe):
+        while not _over(training, recipe):
             optimiser.param_groups[0]["lr"] = learning_rate(training.steps, recipe)
             inputs, labels = batch(training.steps)
             logits = forward(network, inputs)
@@ -124,8 +124,7 @@ def train(
             sums[1] += (logits.argmax(1) == labels).sum().item()
             sums[2] += len(labels)
             training.steps += 1
-            last = training.steps == recipe.steps
-            if last or training.steps % recipe.evaluate_every == 0:
+            if training.steps == recipe.steps or training.steps % recipe.evaluate_every == 0:
                 training.curve.append(_point(training.steps, recipe, sums, measure(network)))
                 if not math.isfinite(training.curve[-1].test_loss):
                     raise _diverged(name, f"the test loss is {training.curve[-1].test_loss}", training.steps, recipe)
@@ -133,13 +132,14 @@ def train(
                 network.train()
                 log(**asdict(training.curve[-1]))
             training.seconds = time.monotonic() - began
-            stopping = interrupted()
-            saving = stopping or training.steps % recipe.save_every == 0
-            if (saving or last or _reached(training, recipe)) and not _finite(network):  # since this update
+            stopping, over = interrupted(), _over(training, recipe)
+            saving = stopping or over or training.steps % recipe.save_every == 0
+            # Since this update; the momentum is finite where what it moved is.
+            if saving and not finite(network.state_dict()):
                 raise _diverged(name, "the weights are no longer finite", training.steps, recipe)
-            if checkpoint and saving and not last:
+            if checkpoint and saving:
                 checkpoint.save(_state(network, optimiser, training, sums))
-            if stopping and not last:
+            if stopping and not over:
                 saved = ", which is saved" if checkpoint else ""
                 print(f"{name}: interrupted at step {training.steps}{saved}", flush=True)
                 raise KeyboardInterrupt
@@ -156,15 +156,12 @@ def _diverged(name: str, what: str, step: int, recipe: Recipe) -> UserError:
     )
 
 
-def _finite(network: nn.Module) -> bool:
-    """Whether the weights and the running statistics are; the momentum is, where what it moved is."""
-    return all(bool(value.isfinite().all()) for value in network.state_dict().values())
-
-
-def _reached(training: Training, recipe: Recipe) -> bool:
-    if recipe.target_accuracy is None or not training.curve:
-        return False
-    return training.curve[-1].test_accuracy >= recipe.target_accuracy
+def _over(training: Training, recipe: Recipe) -> bool:
+    """Whether all steps are made, or the target is reached."""
+    if training.steps >= recipe.steps:
+        return True
+    target = recipe.target_accuracy
+    return target is not None and bool(training.curve) and training.curve[-1].test_accuracy >= target
 
 
 def _point(step: int, recipe: Recipe, sums: list[float], test: tuple[float, float]) -> Point:

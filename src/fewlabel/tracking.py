@@ -267,19 +267,20 @@ _current: Run | None = None
 
 
 @contextlib.contextmanager
-def start(stage: str, settings: dict[str, Any]) -> Iterator[Run]:
+def start(stage: str, settings: dict[str, Any], on: bool = True) -> Iterator[Run]:
     """Open the MLflow run of a stage; it ends FINISHED, FAILED or KILLED with the block.
 
     Args:
         stage: the stage's name, used when DVC does not say one (``DVC_STAGE``).
         settings: the stage's own parameters.
+        on: of the processes that share a training, the first one tells of all.
     """
     global _current
     name = os.environ.get("DVC_STAGE", stage)
-    run = _current = _open(name)
-    run.params(settings)
-    run.inputs(name)
+    run = _current = _open(name) if on else Run()
     try:
+        run.params(settings)
+        run.inputs(name)
         with run.sampling():
             yield run
     except KeyboardInterrupt:
@@ -372,7 +373,7 @@ def mask(error: Exception | str, uri: str) -> str:
 
 def _open(name: str) -> Run:
     off = os.environ.get("FEWLABEL_TRACKING", "").lower() in ("off", "0", "false")
-    if off or os.environ.get("RANK", "0") != "0":  # of the processes of torchrun, the first one tells of all
+    if off:
         return Run()
     root, dvc = Path(os.environ.get("DVC_ROOT", ".")).resolve(), _dvc()
     tags = _tags()

@@ -50,7 +50,7 @@ def checkpoints(bench: Bench) -> list[Path]:
 
 def trained(bench: Bench, steps: Path) -> bool:
     """Whether a training has ended and put its checkpoint away, though it was killed before its process ended."""
-    return steps.exists() and steps.read_text().endswith(f"\n{STEPS}\n") and not checkpoints(bench)
+    return steps.exists() and steps.read_text().split()[-1:] == [str(STEPS)] and not checkpoints(bench)
 
 
 def killed_as_one(process: subprocess.Popen[str], seconds: float) -> bool:

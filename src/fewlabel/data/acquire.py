@@ -225,4 +225,6 @@ def _attempt(archive: Archive, part: Path) -> None:
     except (requests.exceptions.RequestException, ValueError):
         raise _No("gave no proper answer") from None
     except OSError as error:
+        if error.errno is None:  # of requests itself: no such bundle of certificates
+            raise _No(str(error)) from None
         raise UserError(f"{part}: cannot be written ({error.strerror})") from None

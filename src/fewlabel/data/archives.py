@@ -23,6 +23,7 @@ from fewlabel.errors import UserError
 MAX_MEMBER_BYTES = 256 * 2**20  # the largest true member has 31 MB
 MAX_TOTAL_BYTES = 2 * 2**30  # the largest true archive unpacks to 184 MB
 MAX_MEMBERS = 100_000
+MAX_HEADER_BYTES = 2**16  # of a tar member whose name needs a header of its own
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,22 @@ def _zip(path: Path) -> Iterator[_Entry]:
             yield info.filename, info.file_size, ordinary, None if info.is_dir() else read
 
 
+_NAMES = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+_NAMES |= {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+
+
+class _TarInfo(tarfile.TarInfo):
+    """tarfile reads a header for a long name, or of a sparse file, whole, before anyone can ask how long it is."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type == tarfile.GNUTYPE_SPARSE or (self.type in _NAMES and self.size > MAX_HEADER_BYTES):
+            raise tarfile.ReadError(f"a header of type {self.type!a} and {self.size} bytes")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
 def _tar(path: Path) -> Iterator[_Entry]:
-    with tarfile.open(path, "r|*") as archive:  # a stream: each byte is decompressed once
+    with tarfile.open(path, "r|*", tarinfo=_TarInfo) as archive:  # a stream: each byte is decompressed once
         for info in archive:
             file = archive.extractfile(info) if info.isfile() else None
             yield info.name, info.size, info.isfile() or info.isdir(), file.read if file else None

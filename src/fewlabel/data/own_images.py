@@ -111,9 +111,12 @@ def _classes(folder: Path, where: str) -> dict[str, list[Path]]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    return [
-        folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".") and name.lower() not in CLUTTER
-    ]
+    """Raises `UserError` where a name holds control characters, or bytes that are no text."""
+    names = [name for name in sorted(os.listdir(folder)) if not name.startswith(".") and name.lower() not in CLUTTER]
+    for name in names:
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            raise UserError(f"{folder}: it holds {name!a}, which is no name that can be written: rename it")
+    return [folder / name for name in names]
 
 
 def _folders(folder: Path, where: str) -> list[Path]:
