@@ -5,6 +5,9 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
+ifneq ($(words $(CURDIR)),1)
+$(error the path of this checkout holds a space, which make and pip do not take: move it)
+endif
 DEMO := $(CURDIR)/.demo
 SOAK = $(shell mktemp -d)/soak
 export PATH := $(BIN):$(PATH)
@@ -59,11 +62,11 @@ show: $(VENV)/.installed
 	dvc exp show --only-changed --hide-queued --no-pager --drop '^(Created|Executor|rev|(src|stages|data/|results|metrics/).*|.*-transductive[.].*|few-shot.*(10w|20w|w5s|all-).*|label-efficiency.*([0-9]{3,}-per-class|which-rotation).*)$$'
 
 # The runs of the store that MLFLOW_TRACKING_URI names, else of this checkout. A server shows its own; a password is not printed.
-ui: export STORE = $(or $(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
+ui: export STORE = $(or $(value MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
 ui: export MLFLOW_HTTP_REQUEST_MAX_RETRIES = 1
 ui: $(VENV)/.installed
 	@test "$$STORE" != "sqlite:///$(CURDIR)/mlflow.db" || test -f mlflow.db || { echo "No runs here yet: \`make repro\` or \`dvc exp run\` makes them (\`make demo\` says where its own are)."; exit 1; }
-	@case "$$STORE" in http*) at=$$(echo "$${STORE%/}" | sed 's,//[^/]*@,//,') ;; *) at=http://127.0.0.1:5000 ;; esac; \
+	@case "$$STORE" in http*) at=$$(echo "$${STORE%/}" | sed 's,//.*@,//,; s,?.*,,') ;; *) at=http://127.0.0.1:5000 ;; esac; \
 	id=$$(python -c 'import os, mlflow; print(mlflow.MlflowClient(os.environ["STORE"]).get_experiment_by_name("fewlabel").experiment_id)' 2> /dev/null) \
 		|| { echo "No runs of fewlabel in the store of MLFLOW_TRACKING_URI, or it cannot be reached: $$at"; exit 1; }; \
 	echo "Experiments  $$at/#/experiments/$$id/runs?workflowType=machine_learning&viewStateShareKey=experiments"; \

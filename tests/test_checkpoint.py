@@ -1,7 +1,6 @@
 """Checkpoints: found again by the same training, by no other; whole or absent."""
 
 import errno
-import os
 from pathlib import Path
 
 import pytest
@@ -54,18 +53,23 @@ def test_under_dvc_it_stays_until_the_training_is_recorded(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_STAGE", "meta_train@a")
     lock = Path("dvc.lock")
-    lock.write_text("before")
-    os.utime(lock, (1, 1))
+    lock.write_text("stages:\n  meta_train@a:\n    outs: [{md5: of an earlier training}]\n")
     done = Checkpoint("a", {}, [])
     done.save({"step": 9})
     done.remove()
     checkpoint.sweep()
     assert done.load() == {"step": 9}  # DVC was killed before it recorded the training
-    lock.write_text("other trainings are recorded while this one goes on")
+    done.remove()
+    lock.write_text(lock.read_text() + "  meta_train@b: {}\n")  # another one is recorded, or all are checked out anew
     checkpoint.sweep()
     assert done.load() == {"step": 9}
     done.remove()
-    os.utime(lock, (2**40, 2**40))
+    lock.write_text("half a lo")
+    checkpoint.sweep()
+    assert done.load() == {"step": 9}
+    lock.write_text("stages:\n  meta_train@b: {}\n")
+    done.remove()
+    lock.write_text("stages:\n  meta_train@a:\n    outs: [{md5: of this one}]\n")
     checkpoint.sweep()
     assert done.load() is None
     assert not list(checkpoint.FOLDER.rglob("*.*"))

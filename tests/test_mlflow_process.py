@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fewlabel import tracking
+from fewlabel import mlflow_process, tracking
 from tests.test_tracking import fresh, migrated, runs, spooled, store  # noqa: F401 (fixtures)
 
 
@@ -83,9 +84,26 @@ def test_nobody_without_the_key_is_served(store, tmp_path, dvc) -> None:  # noqa
     wrong.write_text(json.dumps(told | {"key": "00" * 32}))
     with pytest.raises(AuthenticationError):
         _connect(wrong)
-    with tracking.start("compare", {}):  # it goes on
+    with socket.create_connection(("127.0.0.1", told["port"])):  # one who says nothing holds nobody up
+        with tracking.start("compare", {}):
+            pass
+        assert len(runs(store)[0]) == 3
+
+
+def test_a_process_that_says_nothing_is_not_waited_for(store, tmp_path, dvc, capsys, monkeypatch) -> None:  # noqa: F811
+    with tracking.start("episodes", {}):
         pass
-    assert len(runs(store)[0]) == 3
+    monkeypatch.setattr(mlflow_process, "_GREETING_S", 0.2)
+    monkeypatch.setattr(mlflow_process, "_ANSWER_S", 0.2)
+    stopped = holder(tmp_path)
+    stopped.suspend()
+    try:
+        with tracking.start("compare", {}):
+            pass
+    finally:
+        stopped.resume()
+    assert "warning: MLflow cannot be reached" in capsys.readouterr().out
+    assert len(spooled(tmp_path)) == 1
 
 
 def test_the_run_of_a_stage_that_is_killed_ends_as_killed(store, tmp_path, dvc) -> None:  # noqa: F811

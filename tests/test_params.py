@@ -56,6 +56,10 @@ def test_a_mapping_over_budgets_gives_the_chosen_entry() -> None:
         ("episodes.published_tasks", {"vinyals": ["5w19s5q"]}, "task 5w19s5q with 5 queries a class needs 24"),
         ("own_images.lake", {"folder": "x"}, "own_images.lake: that name is taken"),
         ("own_images.my-flowers", {"folder": "x"}, "own_images.my-flowers"),
+        ("own_images." + "a" * 41, {"folder": "x"}, "own_images.aaaa"),
+        ("cells.few_shot_seeds", [0, 1, 0], "cells.few_shot_seeds: 0 stands there twice: take one out"),
+        ("cells.label_cells", ["20-0", "20-0"], "cells.label_cells: '20-0' stands there twice"),
+        ("cells.label_cells", ["20-00"], "cells.label_cells.0 = '20-00'"),
         ("own_images.flowers", {"folder": "~/x"}, "own_images.flowers: folder = '~/x': DVC does not know ~"),
         ("own_images.flowers", {"folder": "x", "size": 7}, "own_images.flowers.size = 7: input should be greater"),
         ("own_images.flowers", {"folder": "x", "test": 0.6, "validation": 0.5}, "test + validation = 1.1 leave no"),
@@ -131,6 +135,14 @@ def test_what_is_no_mapping_of_sections_is_refused(tmp_path, text: str) -> None:
 def test_a_missing_file_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["010", "-07", "1_000", "1:30", "0b11", "0x1F", "1:59:59.5", "!!int ''", "!!bool x"])
+def test_a_number_that_dvc_reads_otherwise_or_that_is_none_is_refused(text: str) -> None:
+    file = (ROOT / "params.yaml").read_text()
+    assert "  few_shot_seeds: [0]" in file
+    with pytest.raises(UserError, match="not valid YAML"):
+        params.loads(file.replace("  few_shot_seeds: [0]", f"  few_shot_seeds: [{text}]"))
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", ".001", "0.001"])

@@ -41,6 +41,22 @@ def test_a_finished_folder_takes_the_place_of_the_old_one(tmp_path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["cell"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path, there) -> None:
+    target, far = tmp_path / "cell", tmp_path / "far"
+    if there:
+        far.mkdir()
+        (far / "model").write_text("old")
+    target.symlink_to(far)
+    for content in ("one", "two"):
+        with common.whole_folder(target) as out:
+            (out / "model").write_text(content)
+        assert (target / "model").read_text() == content
+    assert not target.is_symlink()
+    assert not there or (far / "model").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"cell"} | ({"far"} if there else set())
+
+
 def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path) -> None:
     target = tmp_path / "cell"
     with common.whole_folder(target) as out:
@@ -223,6 +239,49 @@ def said(main, capsys, code: int = 2) -> str:
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     return line
+
+
+STAGE = """
+import os, sys
+from pathlib import Path
+from stages.common import launch, whole_folder
+
+def main():
+    for number in range(3):
+        print(number)
+    if len(sys.argv) > 1:
+        with whole_folder(sys.argv[1]) as out:
+            (out / "large").write_bytes(bytes(2**20))
+
+launch(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("python stage.py | true", "error: Broken pipe: while writing, to a file or to the terminal; mend that"),
+        ("python stage.py > /dev/full", "error: No space left on device: while writing, to a file or to the terminal"),
+        ("python stage.py >&-", None),
+        ("ulimit -f 100; python stage.py results/cell", "error: File too large: results/cell; mend that and run again"),
+        ("RANK=1 python stage.py && test -d .checkpoints/locks", None),
+    ],
+)
+def test_what_the_shell_does_to_a_stage_is_one_line_at_most(tmp_path, monkeypatch, command, told) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("stage.py").write_text(STAGE)
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, env=environment
+    )
+    if told is None:
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert done.returncode != 0
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith(told)
 
 
 def test_a_full_disk_names_what_was_being_written(tmp_path, capsys) -> None:

@@ -21,6 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fewlabel.errors import UserError
 
 FOLDER = Path(".checkpoints")
@@ -31,11 +33,20 @@ _SOURCES = Path(__file__).parent
 
 def sweep() -> None:
     """Delete the checkpoints of trainings that DVC has recorded since they ended."""
-    recorded = Path("dvc.lock").stat().st_mtime_ns if Path("dvc.lock").exists() else 0
     with contextlib.suppress(FileNotFoundError):  # another stage sweeps too; what this one misses the next one finds
         for mark in list(FOLDER.rglob(_DONE)):
-            if mark.stat().st_mtime_ns <= recorded:
+            stage, _, before = mark.read_text(encoding="utf-8").partition("\n")
+            if _recorded(stage) not in ("", before):
                 shutil.rmtree(mark.parent, ignore_errors=True)
+
+
+def _recorded(stage: str) -> str:
+    """A digest of what ``dvc.lock`` says of a stage; empty where it says nothing, or cannot be read."""
+    try:
+        entry = yaml.safe_load(Path("dvc.lock").read_bytes())["stages"][stage]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return ""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -144,10 +155,11 @@ class Checkpoint:
         """Delete it: the training is done and its outputs are in place.
 
         Where DVC runs the stage it is marked only, for `sweep`: DVC has the outputs to record yet, and if it is killed
-        before, it deletes them and runs the stage again.
+        before, it deletes them and runs the stage again. The mark says what DVC had recorded until now.
         """
-        if "DVC_STAGE" in os.environ and self._path.exists():
-            (self._folder / _DONE).touch()
+        stage = os.environ.get("DVC_STAGE")
+        if stage is not None and self._path.exists():
+            (self._folder / _DONE).write_text(f"{stage}\n{_recorded(stage)}", encoding="utf-8")
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
 

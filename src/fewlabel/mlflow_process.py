@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import secrets
 import subprocess
 import sys
 import threading
 import time
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import psutil
 from fewlabel.mlflow_store import FILES, Store
 
 _LOOK_S = 1.0  # between looks at whether `dvc` is still there
+_GREETING_S, _ANSWER_S = 30.0, 600.0  # that the process may take for its first word, and for any other
 
 
 class RemoteStore:
@@ -65,6 +67,8 @@ class RemoteStore:
         try:
             with self._lock:
                 self._connection.send_bytes(json.dumps([call, *arguments]).encode())
+                if not self._connection.poll(_ANSWER_S):
+                    raise TimeoutError("the process that holds MLflow does not answer")
                 answer = json.loads(self._connection.recv_bytes())
             if "error" in answer:
                 raise RuntimeError(answer["error"])
@@ -76,7 +80,13 @@ class RemoteStore:
 
 def _connect(address: Path) -> Connection:
     told = json.loads(address.read_text(encoding="utf-8"))
-    return Client(("127.0.0.1", told["port"]), authkey=bytes.fromhex(told["key"]))
+    connection, key = Client(("127.0.0.1", told["port"])), bytes.fromhex(told["key"])
+    if not connection.poll(_GREETING_S):
+        connection.close()
+        raise TimeoutError("the process that holds MLflow does not answer")
+    answer_challenge(connection, key)
+    deliver_challenge(connection, key)
+    return connection
 
 
 def _start(address: Path, dvc: psutil.Process) -> None:
@@ -93,7 +103,8 @@ def serve(address: Path, dvc: psutil.Process) -> None:
     """Serve one stage after the other, until `dvc` has ended and its last stage too."""
     key, busy = secrets.token_bytes(32), threading.Lock()
     stores: dict[tuple[str, str], Store] = {}
-    with Listener(("127.0.0.1", 0), authkey=key) as listener:
+    known: queue.SimpleQueue[Connection] = queue.SimpleQueue()  # connections of those who have the key
+    with Listener(("127.0.0.1", 0)) as listener:
         address.parent.mkdir(parents=True, exist_ok=True)
         address.unlink(missing_ok=True)
         with os.fdopen(os.open(address, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -101,11 +112,26 @@ def serve(address: Path, dvc: psutil.Process) -> None:
         print("ready", flush=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         threading.Thread(target=_end_with, args=(dvc, busy, address), daemon=True).start()
+        threading.Thread(target=_receive, args=(listener, key, known), daemon=True).start()
         while True:
-            with contextlib.suppress(AuthenticationError, EOFError, OSError):  # a stage killed at this moment
-                connection = listener.accept()
-                with busy, connection:
-                    _serve_stage(connection, stores)
+            with known.get() as connection, busy:
+                _serve_stage(connection, stores)
+
+
+def _receive(listener: Listener, key: bytes, known: queue.SimpleQueue[Connection]) -> None:
+    """Whoever connects is asked for the key on a thread of its own, so that one who says nothing holds up no other."""
+
+    def greet(connection: Connection) -> None:
+        try:
+            deliver_challenge(connection, key)
+            answer_challenge(connection, key)
+            known.put(connection)
+        except (AuthenticationError, EOFError, OSError):  # a stranger, or a stage killed at this moment
+            connection.close()
+
+    while True:
+        with contextlib.suppress(OSError):
+            threading.Thread(target=greet, args=(listener.accept(),), daemon=True).start()
 
 
 def _end_with(dvc: psutil.Process, busy: threading.Lock, address: Path) -> None:

@@ -417,7 +417,7 @@ def _resolve(value: Any, budget: str, name: str, at: tuple[str, ...]) -> Any:
 def _describe(error: ValidationError, name: str) -> str:
     # A mistyped key is also a missing one: name the typo, not the gap it leaves.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    location = [plain(str(part)) for part in first["loc"]]
+    location = [plain(str(part))[:80] for part in first["loc"]]
     where = ".".join(location)
     if first["type"] == "extra_forbidden":
         model: Any = Params

@@ -25,7 +25,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import psutil
 import yaml
@@ -332,6 +332,8 @@ def send(root: Path) -> int:
             for operation in operations:
                 if Path(operation.get("path", path)).exists() or operation["do"] == "input":
                     store.apply(operation, *ids)
+                else:
+                    print(f"{name}: {operation['path']} is gone, and not sent")
         except Exception as error:  # one that cannot be sent holds up no other
             left += 1
             print(f"{name}: not sent: {mask(error, uri)}")
@@ -362,13 +364,15 @@ def _started_before(process: int, started: int) -> bool:
 
 
 def mask(error: Exception | str, uri: str) -> str:
-    """The message on one line, without what stands before the ``@`` of any address."""
+    """The message on one line, without what stands before the ``@`` of any address, or after a ``?``."""
     text = " ".join(str(error).split())
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(uri)
-        for secret in filter(None, (parts.password, unquote(parts.password or ""))):
-            text = text.replace(secret, "***")
-    return re.sub(r"(?<=//)[^/\s@]+@", "***@", text)[:300]
+    password = re.match(r"[^:]*://[^:]*:(.*)@", uri)  # to the last @: a slash in it breaks the address, not this
+    secrets = [password[1], *re.findall(r"[^/?#@:]{3,}", password[1])] if password else []
+    secrets += re.findall(r"[?&][^=&]*=([^&]+)", uri)
+    for secret in sorted({each for one in secrets for each in (one, unquote(one)) if each}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    text = re.sub(r"([?&][^=\s&]*=)[^&\s'\")]+", r"\1***", text)
+    return re.sub(r"(?<=//)\S*@", "***@", text)[:300]
 
 
 def _open(name: str) -> Run:
@@ -441,7 +445,10 @@ def _tags() -> dict[str, str]:
 def _git(*arguments: str) -> str:
     """Of the tree that the stage runs in: of a copy, ``DVC_ROOT`` is the repository that it was made from. DVC may be
     at work in that tree, so no lock is taken."""
-    done = subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -503,7 +510,7 @@ def _image(split: str) -> list[int]:
 def _prepared(stage: str) -> list[Path]:
     """The prepared files among the dependencies of a stage like ``meta_train@maml-lake-5w1s-0``."""
     kind, _, cell = stage.partition("@")
-    with contextlib.suppress(OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
         stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
         deps = stages[kind]["deps"]
         found = [Path(path) for path in deps if path.startswith("data/prepared/")]
@@ -536,6 +543,7 @@ def _append(spool: Path, line: dict[str, Any]) -> None:
             continue
         source = Path(line[key])
         if not source.exists():
+            print(f"warning: {source} is gone, and not kept for MLflow", flush=True)
             return
         folder = _files_of(spool)
         folder.mkdir(exist_ok=True)

@@ -90,6 +90,22 @@ def test_absurd_sizes_are_refused_before_they_are_unpacked(tmp_path: Path, monke
                 list(archives.members(path, "nothing of it"))
 
 
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_header_beyond_any_name_is_refused_before_it_is_read(tmp_path: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 2**20
+    (tmp_path / "x.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(2**20) + tarfile.TarInfo("y").tobuf())
+    with pytest.raises(UserError, match=r"x\.tar: not a whole .* archive \(a header of type b'.' and 1048576 bytes\)"):
+        list(archives.members(tmp_path / "x.tar", ".*"))
+
+
+def test_a_long_name_is_read(tmp_path: Path) -> None:
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "x.tar", "w", format=form) as archive:
+            archive.addfile(tarfile.TarInfo("é" * 400))
+        assert list(archives.members(tmp_path / "x.tar", ".*")) == [("é" * 400, b"")]
+
+
 def test_a_zip_that_lies_about_a_size_is_refused(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip", {"a": bytes(1000)})
     raw = bytearray(path.read_bytes())

@@ -1,5 +1,6 @@
 """A person's own images: any folder of class folders becomes a data set, or one line says why not."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -159,6 +160,14 @@ def test_a_folder_of_another_form_is_refused(tmp_path: Path) -> None:
     refused(r"nothing holds no image", folder)
     refused("some of its folders hold images", folder_of(tmp_path / "b", {"one": 2, "group/two": 2, "group/three": 2}))
     refused("holds folders; there may be one level", folder_of(tmp_path / "c", {"a/b/c": 2, "a/b/d": 2}))
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\x1b[31mred"])
+def test_a_name_that_cannot_be_written_is_refused(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / os.fsdecode(name)).mkdir()
+    with pytest.raises(UserError, match="which is no name that can be written: rename it") as refused:
+        read("flowers", OwnImages(folder=str(tmp_path)), 2, "5w1s")
+    assert str(refused.value).isascii()
 
 
 def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -40,6 +40,26 @@ def test_cuda_on_a_machine_without(clone) -> None:
     nothing_in(clone.folder / "results")
 
 
+def test_a_cell_that_does_not_exist(clone) -> None:
+    for arguments, told in (
+        (("prototypes", "lake", "--seed", "-1"), "argument --seed: invalid seed value: '-1'"),
+        (("prototypes", "lake", "--seed", str(2**31)), "argument --seed: invalid seed value"),
+        (("maml", "lake", "--task", "1" * 30 + "w1s"), "no task; one is written like 5w1s"),
+        (("maml", "lake", "--task", "7w3s"), "7w3s: no test task of lake has that way and shot: 5w1s, "),
+    ):
+        done = clone.stage("stages.evaluate", *arguments, ok=False)
+        assert done.returncode == 2
+        assert told in done.stderr.splitlines()[-1]
+    for given, told in (
+        ({"WORLD_SIZE": "many"}, "WORLD_SIZE=many without what else torchrun sets"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 without what else torchrun sets (RANK=, "),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "MASTER_ADDR=, MASTER_PORT="),
+    ):
+        command = ["python", "-m", "stages.meta_train", "maml", "lake", "--task", "5w1s"]
+        refused(clone.run(command, ok=False, FEWLABEL_TRACKING="off", **given), told)
+    nothing_in(clone.folder / "results")
+
+
 def test_a_way_larger_than_the_classes_there_are(clone) -> None:
     clone.stage("stages.download", "omniglot")
     clone.stage("stages.prepare", "omniglot")

@@ -17,11 +17,18 @@ from fewlabel.errors import UserError
 from tests.conftest import ROOT
 from tests.reliability.sizes import MUTANTS, SEED
 
-TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+# As it is, and with images of one's own.
+TEXT = (
+    (ROOT / "params.yaml")
+    .read_text(encoding="utf-8")
+    .replace("\nown_images: {}", "\nown_images:\n  flowers:\n    folder: a/b\n    test: [rose]\n    tasks: [5w1s5q]")
+)
+assert "flowers:" in TEXT
 SCALARS = [
     *("null", "~", "true", "yes", "''", "[]", "{}", "-1", "0", "1", "1.5", "1e-3", "1e400", "-0.0", ".inf", ".nan"),
     *("9" * 25, "9" * 5000, "0x" + "f" * 5000, "1e-400", "010", "1_000", "1:30", "0b11", "2026-11-24"),
     *("!!set {a, b}", "!!omap [a: 1]", "!!python/object/apply:os.system [echo]", "!!float x", "!unknown x", "!!int 0x"),
+    *("!!bool x", '!!int ""', "!!int _", '!!float ""', "!!timestamp x", "!!null x", "1" + ":59" * 200 + ".5"),
     *("smoke", "embedded", "5w1s", "all-5s", "20-0", "20-٣", "５w1s", "lake", "maml", "../../etc/passwd", "~/x"),
     *('"\\ud800"', '"\\0"', '"a\\nb"', '"\\e[31mred"', "\u202etxt", "\u200b", "é", "e\u0301", "😀" * 50, "x" * 100_000),
     *("{smoke: 1}", "{smoke: 1, cpu: 2, gpu: 3}", "{smoke: {smoke: 1}, cpu: [], gpu: null}", "{cpu: 1, tpu: 2}"),
