@@ -84,7 +84,7 @@ def main():
         os.kill(os.getpid(), getattr(signal, sys.argv[1]))
     devices.average([torch.ones(2)])
 
-launch(main)
+launch(main, shared=True)
 """
 
 
