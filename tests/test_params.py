@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from fewlabel import params
 from fewlabel.errors import UserError
+from stages.few_shot import Cell
 from tests.conftest import ROOT
 
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -135,6 +137,13 @@ def test_what_is_no_mapping_of_sections_is_refused(tmp_path, text: str) -> None:
 def test_a_missing_file_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         params.load(tmp_path / "params.yaml")
+
+
+def test_a_task_that_is_tested_nowhere_is_refused() -> None:
+    cell = Cell(params.load(ROOT / "params.yaml"), "maml", "lake", "5w1s", 0)
+    assert cell.test_tasks() == ["5w1s"]
+    with pytest.raises(UserError, match="7w3s: no test task of lake has that way and shot: 5w1s, "):
+        replace(cell, task="7w3s").test_tasks()
 
 
 @pytest.mark.parametrize("text", ["010", "-07", "1_000", "1:30", "0b11", "0x1F", "1:59:59.5", "!!int ''", "!!bool x"])

@@ -242,6 +242,7 @@ def test_a_pipeline_killed_at_random_moments(tmp_path: Path) -> None:
         lock["stages"].pop(target, None)
         (bench.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
         shutil.rmtree(bench.folder / ".dvc" / "cache" / "runs", ignore_errors=True)
+        shutil.rmtree(bench.folder / ".checkpoints", ignore_errors=True)
 
     bench.run(repro, FEWLABEL_TRACKING="off")
     undisturbed = bench.digests(name)
