@@ -154,6 +154,6 @@ if __name__ == "__main__":
 # Sharing the first inner step, whose weights are those of all tasks: convolutions of one weight take 2 to 25 % less
 # than grouped ones (8 tasks of 25 images), which is 4 % of the step at 5w5s, before the tasks' channels are brought
 # beside each other: not done. torch.compile does not differentiate twice.
-# On a GPU, not measured: all tasks side by side, in one part. By vmap over the tasks an outer gradient of 8 tasks is 1,380
-# of torch's operations with 1 inner step and 5,648 with 5, of which 178 are convolutions, as the second derivative of a
-# grouped one goes task after task; side by side 657 and 2,473, of which 59 are convolutions, whatever the tasks.
+# On a GPU, not measured: all tasks side by side, in one part. By vmap over the tasks an outer gradient of 8 tasks is
+# 1,380 of torch's operations with 1 inner step and 5,648 with 5, of which 178 are convolutions, as the second derivative
+# of a grouped one goes task after task; side by side 657 and 2,473, of which 59 are convolutions, whatever the tasks.
