@@ -155,5 +155,5 @@ if __name__ == "__main__":
 # than grouped ones (8 tasks of 25 images), which is 4 % of the step at 5w5s, before the tasks' channels are brought
 # beside each other: not done. torch.compile does not differentiate twice.
 # On a GPU, not measured: all tasks side by side, in one part. By vmap over the tasks an outer gradient of 8 tasks is
-# 1,380 of torch's operations with 1 inner step and 5,648 with 5, of which 178 are convolutions, as the second derivative
+# 1,380 of torch's operations with 1 inner step and 5,648 with 5, 178 of them convolutions, as the second derivative
 # of a grouped one goes task after task; side by side 657 and 2,473, of which 59 are convolutions, whatever the tasks.
