@@ -170,7 +170,9 @@ def launch_processes(count: int) -> None:
 def _leave_with_the_first() -> None:
     """A process that is killed before all have met cannot be seen to have left, but for its end of this pipe."""
     os.read(0, 1)
-    shutil.rmtree(Path(os.environ[_MEETING].removeprefix("file://")).parent, ignore_errors=True)
+    folder = Path(os.environ[_MEETING].removeprefix("file://")).parent
+    for _ in range(10):  # the meeting's file may be made at this moment
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
