@@ -29,7 +29,6 @@ def gpus(monkeypatch, tmp_path, root):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(visible()))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=visible()[index]))
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(device, "_held", [])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -127,3 +126,16 @@ def test_no_gpu_where_one_was_asked_for(monkeypatch) -> None:
     assert device.pick("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="device: auto"):
         device.pick("cuda")
+
+
+def test_more_processes_than_gpus_are_refused(gpus, monkeypatch) -> None:
+    for name, value in (
+        ("WORLD_SIZE", "3"),
+        ("RANK", "2"),
+        ("LOCAL_RANK", "2"),
+        ("FEWLABEL_MEETING", "file:///nowhere"),
+    ):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"one of the 2 of this machine; lower maml.processes"):
+        device.join_processes(torch.device("cuda"))
+    assert gpus == []

@@ -218,9 +218,53 @@ def test_the_rate_falls_along_a_cosine(name: str) -> None:
         assert method.optimizer.param_groups[0]["lr"] == pytest.approx(part * method.settings.lr)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_mamls_outer_rate_falls_along_a_cosine_or_stays(schedule: str) -> None:
+    method = base.create("maml", settings_of("maml", outer_schedule=schedule), Problem(5, 1, 12), CPU, seed=0)
+    generator = episodes.generator(0, 0)
+    indices = episodes.sample(method.shape, 12, 20, generator)
+    support, query = map(episodes.as_float, episodes.gather(glyphs(), indices))
+    for done, part in ((0.0, 1.0), (1 / 3, 0.75), (0.5, 0.5), (1.0, 0.0)):
+        method.step(support, query, indices.classes, done, generator)
+        expected = part * method.settings.outer_lr if schedule == "cosine" else method.settings.outer_lr
+        assert method.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("downsample", ["stride", "pool"])
+@pytest.mark.parametrize(("size", "channels"), [(16, 3), (45, 1)])
+def test_images_of_another_size_train_and_are_tested(name: str, downsample: str, size: int, channels: int) -> None:
+    table = torch.randint(256, (8, 20, channels, size, size), dtype=torch.uint8)
+    settings = settings_of(name, iterations=1, downsample=downsample)
+    method = base.create(name, settings, Problem(3, 1, 8, channels, size), CPU, seed=0)
+    fixed = episodes.fixed(Shape(2, 3, 1, 2), 8, 20, 0, "3w1s")
+    meta_training.train(method, table, table, fixed, settings, 0)
+    for result in evaluate(method, method.embed_table(table), fixed, method.modes):
+        assert result.accuracies.shape == (2,)
+
+
+def test_larger_images_go_in_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What bounds the memory are pixels."""
+    parts: list[int] = []
+
+    def embed(self: Any, images: Tensor) -> Tensor:
+        parts.append(len(images))
+        return images
+
+    monkeypatch.setattr(base.Method, "embed", embed)
+    for size, channels, most in ((28, 1, 1024), (56, 1, 256), (56, 3, 85), (8, 1, 1024)):
+        parts.clear()
+        table = torch.zeros(55, 20, channels, size, size, dtype=torch.uint8)
+        problem = Problem(5, 1, 55, channels, size)
+        embedded = base.create("maml", settings_of("maml"), problem, CPU, seed=0).embed_table(table)
+        assert embedded.shape == table.shape
+        assert max(parts) == most
+        assert sum(parts) == 1100
+
+
 @pytest.mark.parametrize(
     ("name", "transductive"),
-    [("prototypes", False), ("maml", True), ("maml", False), ("reptile", True), ("reptile", False)],
+    [(name, mode) for name in METHODS for mode in ((True, False) if name in ("maml", "reptile") else (False,))],
 )
 def test_with_the_support_labels_shuffled_a_trained_model_is_at_chance(name: str, transductive: bool) -> None:
     """Nothing but the support set tells the classes: no leak from query order, class numbers or the confusion."""

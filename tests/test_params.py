@@ -63,7 +63,7 @@ def test_a_mapping_over_budgets_gives_the_chosen_entry() -> None:
         ("cells.label_cells", ["20-0", "20-0"], "cells.label_cells: '20-0' stands there twice"),
         ("cells.label_cells", ["20-00"], "cells.label_cells.0 = '20-00'"),
         ("own_images.flowers", {"folder": "~/x"}, "own_images.flowers: folder = '~/x': DVC does not know ~"),
-        ("own_images.flowers", {"folder": "x", "size": 7}, "own_images.flowers.size = 7: input should be greater"),
+        ("own_images.flowers", {"folder": "x", "size": 15}, "own_images.flowers.size = 15: input should be greater"),
         ("own_images.flowers", {"folder": "x", "test": 0.6, "validation": 0.5}, "test + validation = 1.1 leave no"),
         (
             "own_images.flowers",

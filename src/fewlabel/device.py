@@ -154,7 +154,7 @@ def launch_processes(count: int) -> None:
         folder = tempfile.mkdtemp(prefix="fewlabel-")
         os.environ |= {"WORLD_SIZE": str(count), "RANK": "0", "LOCAL_RANK": "0", _MEETING: f"file://{folder}/meeting"}
         if sys.platform == "linux":
-            os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         for rank in range(1, count):
             environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             with Path(folder, f"{rank}.txt").open("w") as said:
@@ -191,16 +191,23 @@ def join_processes(device: torch.device) -> int:
     """Join the processes that share this training, if there are any; → this one's rank, 0 when it is alone.
 
     Raises:
-        UserError: another process ended, with what it said last; or the environment says half of what is needed.
+        UserError: another process ended, with what it said last; there is no GPU for this one; or the environment says
+            half of what is needed.
         KeyboardInterrupt: a signal ended it.
     """
     count = _world_size()
     if count > 1 and not dist.is_initialized():
         if device.type == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            if rank >= gpus:
+                raise UserError(
+                    f"no GPU for one more of {count} processes: each takes one of the {gpus} of this machine; lower "
+                    "maml.processes or reptile.processes, or set device: cpu"
+                )
+            torch.cuda.set_device(rank)
         else:
             torch.set_num_threads(max(1, torch.get_num_threads() // count))
-        _meet("nccl" if device.type == "cuda" else "gloo", count)
+        _meet(count)
         atexit.register(dist.destroy_process_group)
         if dist.get_rank() > 0:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (one of them speaks for all)
@@ -220,14 +227,18 @@ def _world_size() -> int:
     return int(size)
 
 
-def _meet(backend: str, count: int) -> None:
-    """Wait for the other processes; on a thread, as torch waits half an hour for one that has been killed."""
+def _meet(count: int) -> None:
+    """Wait for the other processes; on a thread, as torch waits half an hour for one that has been killed.
+
+    They talk by gloo also on GPUs: what they average is half a megabyte a step, and NCCL would wait for a process that
+    has died.
+    """
     failed: list[Exception] = []
 
     def wait() -> None:
         try:
             where = os.environ.get(_MEETING, "env://")
-            dist.init_process_group(backend, where, rank=int(os.environ["RANK"]), world_size=count)
+            dist.init_process_group("gloo", where, rank=int(os.environ["RANK"]), world_size=count)
         except Exception as error:
             failed.append(error)
 
@@ -270,7 +281,7 @@ def average(tensors: list[torch.Tensor]) -> None:
         KeyboardInterrupt: a signal ended it.
     """
     if dist.is_initialized():
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
         try:
             dist.all_reduce(flat)
         except RuntimeError:

@@ -13,6 +13,7 @@ from torch import Tensor
 from fewlabel import episodes
 from fewlabel.episodes import Indices
 from fewlabel.methods.base import Method
+from fewlabel.models.conv4 import as_many
 from fewlabel.progress import Progress
 
 CHUNK_IMAGES = 10_000  # images in flight, or embeddings; bounds the memory
@@ -43,7 +44,7 @@ def evaluate(
     """
     count, way, shot = indices.support.shape
     queries = indices.query.shape[2]
-    size = max(1, CHUNK_IMAGES // (way * (shot + queries)))
+    size = max(1, as_many(CHUNK_IMAGES, embedded[0, 0]) // (way * (shot + queries)))
     # Without transduction a query knows nothing of the others, so those of a large episode can be taken in parts.
     part = max(1, min(queries, CHUNK_PAIRS // (way * way * shot)))
     taken: list[list[Tensor]] = [[] for _ in modes]

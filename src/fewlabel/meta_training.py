@@ -17,6 +17,7 @@ from fewlabel.checkpoint import Checkpoint, finite, signals_wait
 from fewlabel.episodes import Indices
 from fewlabel.errors import UserError
 from fewlabel.methods.base import Method
+from fewlabel.models.conv4 import as_many
 from fewlabel.params import Training
 from fewlabel.progress import Progress
 
@@ -145,7 +146,7 @@ def score(method: Method, table: Tensor, indices: Indices) -> tuple[float, float
     """Mean validation loss and accuracy over fixed episodes."""
     embedded = method.embed_table(table)
     losses, accuracies = [], []
-    for chunk in indices.chunks(VALIDATION_CHUNK):
+    for chunk in indices.chunks(as_many(VALIDATION_CHUNK, embedded[0, 0])):
         with torch.no_grad():
             loss, accuracy = method.validate(*episodes.gather(embedded, chunk))
         losses.append(loss)

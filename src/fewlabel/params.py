@@ -103,7 +103,7 @@ class OwnImages(Section):
     """One data set of a person's own: a folder of class folders, which may be grouped one level up."""
 
     folder: Annotated[str, Field(min_length=1, max_length=4096)]
-    size: Annotated[int, Field(ge=8, le=224)] = 28
+    size: Annotated[int, Field(ge=16, le=224)] = 28
     colour: bool = False
     rotations: bool = False
     by: Literal["class", "group"] = "class"

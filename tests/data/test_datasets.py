@@ -184,7 +184,11 @@ def test_the_real_archives(mirror: Path, tmp_path: Path) -> None:
             (tmp_path / path.name).symlink_to(path)
     characters = omniglot.pack(tmp_path, "archive")  # which checks 964 + 659 characters of 20 drawings
     assert len({name.split("/")[0] for name in characters["names"].tolist()}) == 50
-    assert [len(characters[f"vinyals_{name}"]) for name in omniglot.LISTS] == [4112, 688, 1692]
+    lists = [characters[f"vinyals_{name}"] for name in omniglot.LISTS]  # of (character, turns)
+    assert list(map(len, lists)) == [4112, 688, 1692]
+    kinds = [set(each[:, 0].tolist()) for each in lists]
+    assert list(map(len, kinds)) == [1028, 172, 423]
+    assert len(set.union(*kinds)) == 1623  # no character is in two of them, however turned
     assert 10 < characters["images"].mean() < 40  # ink is bright and little of the page
     insects = hymenoptera.pack(tmp_path, "archive")  # which checks 244 + 153 photographs
     assert np.bincount(insects["labels"][insects["is_train"]]).tolist() == [123, 121]

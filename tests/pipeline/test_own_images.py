@@ -45,7 +45,8 @@ def enter(clone, folder: Path, task: str = "2w1s", **entry: object) -> None:
 def test_a_folder_becomes_a_row(clone, tmp_path: Path, grouped: bool) -> None:
     names = [f"group{i % 4}/class{i}" if grouped else f"class{i}" for i in range(12)]
     folder = draw(tmp_path / "blots", names)
-    enter(clone, folder, rotations=grouped, by="group" if grouped else "class", test=0.3, validation=0.2)
+    look = {"size": 40 if grouped else 16, "colour": True}
+    enter(clone, folder, **look, rotations=grouped, by="group" if grouped else "class", test=0.3, validation=0.2)
     stages = ("own_episodes@blots", "metric_train@prototypes-blots-0", "evaluate_metric@prototypes-blots-0")
     said = clone.run(["dvc", "repro", stages[-1]], FEWLABEL_TRACKING="off").stdout
     fewer = "blots: 6 training classes, so prototypes.way is 6 here, not 10"

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from fewlabel.device import task_threads
 from fewlabel.episodes import Shape, as_float
-from fewlabel.models.conv4 import Conv4, Weights
+from fewlabel.models.conv4 import Conv4, Weights, as_many
 
+EMBEDDED_IMAGES = 1024  # at once; bounds the memory
 TASKS_SIDE_BY_SIDE = 8  # on a CPU, where more gain nothing and need memory
 
 
@@ -110,7 +111,8 @@ class Method:
     def embed_table(self, table: Tensor) -> Tensor:
         """`embed` for every drawing of a table uint8 (classes, drawings, channels, size, size)."""
         with torch.no_grad():
-            parts = [self.embed(as_float(part)) for part in table.flatten(0, 1).split(1024)]
+            parts = table.flatten(0, 1).split(as_many(EMBEDDED_IMAGES, table[0, 0]))
+            parts = [self.embed(as_float(part)) for part in parts]
         return torch.cat(parts).unflatten(0, table.shape[:2])
 
 

@@ -35,6 +35,11 @@ def _channels_last(images: Tensor) -> Tensor:
 ALONE_IMAGES = {"cpu": 256, "cuda": 2048}  # in flight in `one_at_a_time`; bounds the memory
 
 
+def as_many(count: int, of: Tensor) -> int:
+    """`count`, which bounds the memory of images of 28 x 28, or fewer of larger ones such as this, but at least 1."""
+    return max(1, count * 28**2 // max(28**2, of.numel()))
+
+
 class Conv4(nn.Module):
     """Images ``(n, channels, size, size)`` in [0, 1] → features ``(n, features)``, or logits ``(n, outputs)``.
 
@@ -133,7 +138,7 @@ class Conv4(nn.Module):
     def one_at_a_time(self, weights: Weights, support: Tensor, queries: Tensor) -> Tensor:
         """Logits (queries, outputs) of each query image when its batch is the support images and itself, as Nichol et
         al. 2018 classify without transduction: support (n, ...), queries (q, ...)."""
-        size = max(1, ALONE_IMAGES[support.device.type] // (len(support) + 1))
+        size = max(1, as_many(ALONE_IMAGES[support.device.type], support[0]) // (len(support) + 1))
         way = self._one_at_a_time_by_parts if support.device.type == "cpu" else self._one_at_a_time_mapped
         return self.head_of(weights, way(weights, support, queries, size))
 
