@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 from safetensors import SafetensorError
 
 from fewlabel import checkpoint, params, tracking
@@ -135,11 +135,12 @@ def _alone(work: str) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        path.write_text(str(os.getpid()), encoding="utf-8")
+        if not isinstance(lock, SoftFileLock):  # on a file system without locks, whose own mark names the process too
+            path.write_text(str(os.getpid()), encoding="utf-8")
     except Timeout:
         other = "another process"
-        with contextlib.suppress(OSError):
-            other = f"process {path.read_text(encoding='utf-8')}"
+        with contextlib.suppress(OSError, IndexError):
+            other = f"process {path.read_text(encoding='utf-8').split()[0]}"
         raise UserError(f"{other} is at `{work}` already: wait for it, or end it") from None
     except OSError:  # no room for it, or forbidden: the stage will say so if that concerns it
         pass

@@ -22,6 +22,7 @@ from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from kombu.exceptions import ChannelError
 from kombu.transport import filesystem
 from kombu.utils.json import loads
 
@@ -34,10 +35,18 @@ def main() -> None:
         parser.error("--jobs must be at least 1")
     filesystem.Channel._get = get
     try:
-        queue = Repo().experiments.celery_queue
-    except DvcException as error:
-        print(f"error: {error}", file=sys.stderr)
+        run(jobs)
+    except (DvcException, ChannelError, OSError) as error:  # the second, where kombu cannot write a message
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # which the workers got too
+        print("interrupted: the experiments at work have failed, those that wait are still queued", file=sys.stderr)
+        sys.exit(130)
+
+
+def run(jobs: int) -> None:
+    """Start workers and wait for their end."""
+    queue = Repo().experiments.celery_queue
     started: list[tuple[Path, BaseProcess]] = []
     for number in range(1, jobs + 1):
         if name_of(queue, number) in queue.worker_status():
@@ -52,12 +61,8 @@ def main() -> None:
     if not started:
         return
     print(f"{len(started)} workers; they end when nothing is queued, or by `dvc queue stop`", flush=True)
-    try:
-        for _, worker in started:
-            worker.join()
-    except KeyboardInterrupt:  # which the workers got too
-        print("interrupted: the experiments at work have failed, those that wait are still queued", file=sys.stderr)
-        sys.exit(130)
+    for _, worker in started:
+        worker.join()
     died = [
         str(log)
         for log, worker in started

@@ -67,6 +67,10 @@ def test_under_dvc_it_stays_until_the_training_is_recorded(tmp_path, monkeypatch
     lock.write_text("half a lo")
     checkpoint.sweep()
     assert done.load() == {"step": 9}
+    done.remove()
+    next(checkpoint.FOLDER.rglob("done")).write_bytes(b"meta_train@\xe1\n")  # damaged
+    checkpoint.sweep()
+    assert done.load() == {"step": 9}
     lock.write_text("stages:\n  meta_train@b: {}\n")
     done.remove()
     lock.write_text("stages:\n  meta_train@a:\n    outs: [{md5: of this one}]\n")

@@ -59,3 +59,11 @@ def test_no_stage_starts_with_torchvision_or_the_compiler() -> None:
     said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     assert "stages.finetune" in said.split()
     assert not {"torchvision", "torch._dynamo"} & set(said.split())
+
+
+def test_a_checkpoint_is_keyed_by_how_many_processes_share_the_training(monkeypatch) -> None:
+    alone = device.mode(torch.device("cpu"))
+    monkeypatch.setattr(device.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(device.dist, "get_world_size", lambda: 2)
+    assert device.mode(torch.device("cpu")) == alone | {"processes": 2}
+    assert alone["processes"] == 1

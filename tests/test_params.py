@@ -72,6 +72,12 @@ def test_a_mapping_over_budgets_gives_the_chosen_entry() -> None:
         ),
         ("maml.queries", 16, "maml.queries = 16 with task 5w5s needs 21 drawings"),
         ("episodes.tasks", ["5x1"], "episodes.tasks.0 = '5x1'"),
+        (
+            "transfer.backbone",
+            "resnet1888",
+            "transfer.backbone: 'resnet1888' is no network that can be taken; close to it",
+        ),
+        ("transfer.backbone", "squeezenet1_1", "transfer.backbone: 'squeezenet1_1' is no network"),
         ("device", "tpu", "device = 'tpu'"),
         ("maml", None, "maml = None"),
     ],

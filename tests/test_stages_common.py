@@ -284,6 +284,19 @@ def test_what_the_shell_does_to_a_stage_is_one_line_at_most(tmp_path, monkeypatc
         assert done.stderr.startswith(told)
 
 
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_second_process_is_refused_on_a_file_system_without_locks_too(monkeypatch) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    refused = pytest.raises(UserError, match=f"process {os.getpid()} is at `work` already")
+    with common._alone("work"), refused, common._alone("work"):
+        pass
+    with common._alone("work"):
+        pass
+
+
 def test_a_full_disk_names_what_was_being_written(tmp_path, capsys) -> None:
     def main() -> None:
         with common.whole_folder(tmp_path / "cell"):

@@ -35,7 +35,7 @@ def sweep() -> None:
     """Delete the checkpoints of trainings that DVC has recorded since they ended."""
     with contextlib.suppress(FileNotFoundError):  # another stage sweeps too; what this one misses the next one finds
         for mark in list(FOLDER.rglob(_DONE)):
-            stage, _, before = mark.read_text(encoding="utf-8").partition("\n")
+            stage, _, before = mark.read_text(encoding="utf-8", errors="replace").partition("\n")
             if _recorded(stage) not in ("", before):
                 shutil.rmtree(mark.parent, ignore_errors=True)
 

@@ -95,7 +95,12 @@ def precision(device: torch.device) -> str:
 def mode(device: torch.device) -> dict[str, Any]:
     """All about the device that a training's numbers depend on: what a checkpoint of it is keyed by."""
     deterministic = torch.are_deterministic_algorithms_enabled()
-    return {"device": str(device), "precision": precision(device), "deterministic": deterministic}
+    return {
+        "device": str(device),
+        "precision": precision(device),
+        "deterministic": deterministic,
+        "processes": process_count(),
+    }
 
 
 def autocast(device: torch.device) -> torch.autocast:

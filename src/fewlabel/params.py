@@ -39,6 +39,20 @@ GradientMethod = Literal["maml", "reptile"]
 METRIC_METHODS: tuple[str, ...] = get_args(MetricMethod)
 GRADIENT_METHODS: tuple[str, ...] = get_args(GradientMethod)
 OMNIGLOT_SPLITS = ("lake", "vinyals")
+# efficientnet_lite0, and torchvision's classification networks that end in one linear layer: importing it takes 3 s.
+BACKBONES = """
+    efficientnet_lite0
+    alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161 densenet169
+    densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4
+    efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s
+    maxvit_t mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small
+    regnet_x_16gf regnet_x_1_6gf regnet_x_32gf regnet_x_3_2gf regnet_x_400mf regnet_x_800mf regnet_x_8gf
+    regnet_y_128gf regnet_y_16gf regnet_y_1_6gf regnet_y_32gf regnet_y_3_2gf regnet_y_400mf regnet_y_800mf
+    regnet_y_8gf resnet101 resnet152 resnet18 resnet34 resnet50 resnext101_32x8d resnext101_64x4d
+    resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0 swin_b swin_s
+    swin_t swin_v2_b swin_v2_s swin_v2_t vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn vit_b_16
+    vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2 wide_resnet50_2
+""".split()
 
 
 def _each_once(values: list[Any]) -> list[Any]:
@@ -47,6 +61,13 @@ def _each_once(values: list[Any]) -> list[Any]:
         if values.count(value) > 1:
             raise ValueError(f"{_short(value)} stands there twice: take one out")
     return values
+
+
+def _known(backbone: str) -> str:
+    if backbone not in BACKBONES:
+        close = ", ".join(difflib.get_close_matches(backbone[:60], BACKBONES, n=3, cutoff=0.0))
+        raise ValueError(f"{_short(backbone)} is no network that can be taken; close to it: {close}")
+    return backbone
 
 
 T = TypeVar("T")
@@ -241,7 +262,7 @@ class Finetune(Section):
 
 
 class Transfer(Section):
-    backbone: str  # a name that `models.pretrained.create` knows
+    backbone: Annotated[str, AfterValidator(_known)]
     image_size: Annotated[int, Field(ge=32, le=512)]
     crop_size: Annotated[int, Field(ge=32, le=512)]
     small_size: Annotated[int, Field(ge=32, le=512)]

@@ -1,7 +1,9 @@
 """Downloads against a small server on this machine that misbehaves on request."""
 
 import contextlib
+import errno
 import functools
+import gzip
 import hashlib
 import http.server
 import os
@@ -23,7 +25,8 @@ BODY = bytes(range(256)) * 4000  # about a megabyte
 
 class Server(http.server.ThreadingHTTPServer):
     """Serves `BODY`; ``script`` lists what to do with the coming requests: a status, ``cut`` or ``stall`` half way,
-    stay ``silent``, ``understate`` the length, ``ignore range``."""
+    stay ``silent``, ``understate`` the length, ``ignore range`` or ``refuse range``, ``redirect`` to another host, tell
+    ``no length``, ``gzip`` it unasked, serve an ``other`` version; some of them ``... cut`` too."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -55,11 +58,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(action, int):
             self.send_error(action)
             return
+        if action == "refuse range" and asked:
+            self.send_error(400)
+            return
         if action == "silent":
             self.server.pause.wait(10)
             return
+        if action == "redirect":
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/elsewhere")
+            self.end_headers()
+            return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and action != "ignore range" else 0
         body = self.server.body
+        if action.startswith("gzip"):
+            body = gzip.compress(body, mtime=0)
+        elif action.startswith("other"):
+            body = body[::-1]
         if start >= len(body):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(body)}")
@@ -69,15 +84,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.send_header("Content-Length", str((len(body) - start) // (2 if action == "understate" else 1)))
+        if not action.startswith("no length"):
+            self.send_header("Content-Length", str((len(body) - start) // (2 if action == "understate" else 1)))
+        if action.startswith("gzip"):
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         rest = body[start:]
-        for at in range(0, len(rest), self.server.piece):
-            if action in ("cut", "stall") and at >= len(rest) // 2:
+        piece = min(self.server.piece, max(1, len(rest) // 2))
+        for at in range(0, len(rest), piece):
+            if action.endswith(("cut", "stall")) and at >= len(rest) // 2:
                 self.server.pause.wait(10 if action == "stall" else 0)
                 break
             with contextlib.suppress(ConnectionError):
-                self.wfile.write(rest[at : at + self.server.piece])
+                self.wfile.write(rest[at : at + piece])
             self.server.pause.wait(self.server.seconds)
 
 
@@ -101,7 +120,7 @@ def server() -> Iterator[Server]:
 def _scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FEWLABEL_MIRROR", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setattr("time.sleep", lambda _: None)  # the pauses between tries
 
 
@@ -192,6 +211,42 @@ def test_a_wrong_beginning_is_fetched_again_from_the_start(server: Server) -> No
     part.write_bytes(b"x" * 1000)
     obtain(wanted(server.url))
     assert server.ranges == ["bytes=1000-", None]
+
+
+@pytest.mark.parametrize(
+    ("script", "from_the_start"),
+    [
+        (["redirect"], 2),
+        (["redirect", "cut", "redirect"], 2),
+        (["no length"], 1),
+        (["no length cut"], 2),
+        (["gzip"], 1),
+        (["gzip cut", "gzip", "gzip"], 2),
+        (["cut", "refuse range", "refuse range"], 2),
+        (["other cut"], 2),
+    ],
+    ids=str,
+)
+def test_what_may_be_mended_is_fetched_to_its_end(server: Server, script: list[int | str], from_the_start: int) -> None:
+    server.script = script
+    assert obtain(wanted(server.url)) == "official"
+    assert server.ranges.count(None) == from_the_start
+
+
+def test_a_file_that_never_ends_is_refused_and_not_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acquire, "MAX_BYTES", len(BODY) // 2)
+    for _ in range(2):
+        with pytest.raises(UserError, match="sends more than any true file holds"):
+            obtain(wanted(server.url))
+    assert server.ranges == [None, None]
+
+
+def test_a_file_system_without_locks(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(acquire.FileLock, "acquire", fails)
+    assert obtain(wanted(server.url)) == "official"
 
 
 def test_a_busy_server_is_asked_again(server: Server) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torchvision
 
+from fewlabel import params
 from fewlabel.data import acquire, archives
 from fewlabel.errors import UserError
 from fewlabel.models import pretrained
@@ -64,6 +65,13 @@ def test_a_backbone_that_cannot_be_used_is_refused_in_one_line(name: str, messag
     with pytest.raises(UserError, match=message) as error:
         pretrained.create(name, pretrained=False, seed=0)
     assert "\n" not in str(error.value)
+
+
+def test_the_params_know_all_that_can_be_taken() -> None:
+    known = set(torchvision.models.list_models(module=torchvision.models))
+    several_heads, no_linear_layer = {"googlenet", "inception_v3"}, {"squeezenet1_0", "squeezenet1_1"}
+    assert {*params.BACKBONES} == {pretrained.LITE0, *known} - several_heads - no_linear_layer
+    assert len(params.BACKBONES) == len(set(params.BACKBONES))
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])

@@ -18,4 +18,4 @@ DISKS = _size("DISKS", 1, 5)  # too small by another amount each, for each kind 
 MUTANTS = _size("MUTANTS", 400, 10_000)  # of params.yaml
 DAMAGES = _size("DAMAGES", 30, 1000)  # of each kind of file
 WRITERS = _size("WRITERS", 0, 8)  # that start at once on a store that does not exist yet
-PIPELINES = _size("PIPELINES", 0, 4)  # at once, in as many clones
+PIPELINES = _size("PIPELINES", 2, 4)  # at once, in as many clones

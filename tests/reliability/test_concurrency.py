@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from fewlabel import tracking
 from tests.conftest import ROOT
 from tests.reliability.bench import Bench
-from tests.reliability.sizes import PIPELINES, WRITERS
+from tests.reliability.sizes import LONG, PIPELINES, WRITERS
 
 pytestmark = pytest.mark.pipeline
 
@@ -24,7 +24,7 @@ def runs_of(store: Path) -> list:
     return client.search_runs([experiment.experiment_id], max_results=10_000)
 
 
-# The ordinary test run has four writers in tests/test_tracking.py, and two workers in tests/pipeline.
+# The ordinary test run has four writers in tests/test_tracking.py, and two workers of the queue in tests/pipeline.
 @pytest.mark.skipif(not WRITERS, reason="one of the long forms: RELIABILITY=long, or RELIABILITY_WRITERS=8")
 def test_writers_start_on_a_store_that_does_not_exist(tmp_path: Path) -> None:
     code = (
@@ -48,10 +48,10 @@ def test_writers_start_on_a_store_that_does_not_exist(tmp_path: Path) -> None:
     assert {run.data.metrics["loss"] for run in runs} == {0.01}
 
 
-@pytest.mark.skipif(not PIPELINES, reason="one of the long forms: RELIABILITY=long, or RELIABILITY_PIPELINES=4")
 def test_pipelines_at_once_share_a_store_and_a_cache(tmp_path: Path) -> None:
     store, cache = tmp_path / "mlflow.db", tmp_path / "cache"
     clones = [Bench(tmp_path / f"clone{number}") for number in range(PIPELINES)]
+    targets = [[] if LONG else [f"evaluate_metric@prototypes-lake-{number}"] for number in range(PIPELINES)]
     for number, clone in enumerate(clones):  # the data in common, the trainings not
         clone.configure(**{"cells.few_shot_seeds": [number], "cells.label_cells": [f"20-{number}"]})
         clone.configure(**{"cells.transfer_seeds": [number], "pretrain_rotation.seed": number})
@@ -59,18 +59,18 @@ def test_pipelines_at_once_share_a_store_and_a_cache(tmp_path: Path) -> None:
     ran = 0
     with contextlib.ExitStack() as stack:
         started = []
-        for clone in clones:
+        for clone, target in zip(clones, targets, strict=True):
             log = stack.enter_context((clone.folder / "repro.log").open("w"))
             uri = {"FEWLABEL_TRACKING": "on", "MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
-            started.append(clone.popen(["dvc", "repro"], log, **uri))
+            started.append(clone.popen(["dvc", "repro", *target], log, **uri))
         for process in started:
             process.wait(timeout=7200)
-    for clone, process in zip(clones, started, strict=True):
+    for clone, process, target in zip(clones, started, targets, strict=True):
         log = (clone.folder / "repro.log").read_text()
         assert process.returncode == 0, log[-3000:]
         assert "warning: MLflow" not in log
         assert not (clone.folder / ".tracking_spool").exists()
-        assert "up to date" in clone.run(["dvc", "status"]).stdout
+        assert "up to date" in clone.run(["dvc", "status", "--with-deps", *target]).stdout
         ran += len(re.findall(r"^Running stage ", log, re.MULTILINE))
     runs = runs_of(store)
     assert {run.info.status for run in runs} == {"FINISHED"}

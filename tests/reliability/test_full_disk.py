@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from fewlabel.checkpoint import Checkpoint
 from fewlabel.data import acquire
+from fewlabel.data.archives import Archive
 from fewlabel.errors import UserError
+from stages import common
 from tests.reliability.bench import KINDS, Bench, ended
 from tests.reliability.sizes import DISKS, LONG, SEED
 
@@ -21,7 +24,9 @@ SHORT = ("prepare", "prototypes")
 
 def mounted(*arguments: str) -> None:
     if subprocess.run(["mount", *arguments], capture_output=True).returncode:
-        pytest.skip("file systems cannot be mounted here")
+        (pytest.fail if LONG else pytest.skip)(
+            "mounting a file system takes root, or `unshare --user --map-root-user -m`"
+        )
 
 
 @contextlib.contextmanager
@@ -111,6 +116,34 @@ def checkpoint_size(bench: Bench, name: str) -> int:
     return size
 
 
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkout that belongs to somebody else."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o555)
+    planned, user = Checkpoint("cell", {}, []), os.geteuid()
+
+    def result() -> None:
+        with common.whole_folder("results/cell"):
+            pass
+
+    def download() -> None:
+        acquire.obtain(Archive("file.bin", "http://127.0.0.1:9/file.bin", "0" * 64), Path("data/raw"), None)
+
+    if user == 0:  # who may do anything
+        os.seteuid(65534)
+    try:
+        with pytest.raises(UserError, match=r"\.pt: cannot be written \(Permission denied\)"):
+            planned.save({"step": 0})
+        for work, place in ((result, "results"), (download, ".checkpoints")):
+            with pytest.raises(SystemExit):
+                common.launch(work)
+            refused(capsys.readouterr().err, f"Permission denied: {place}")
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o755)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_room_for_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.data.test_acquire import BODY, Server, serving, wanted
 
@@ -130,6 +163,16 @@ def test_no_room_for_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(UserError, match=r"cannot be copied to full \(No space left on device\)"):
                 acquire.obtain(wanted(server.url), Path("full"), None)
             assert not list(Path("full").iterdir())
+
+
+def test_no_room_for_the_queue_of_experiments(bench: Bench, tmp_path: Path) -> None:
+    folder = bench.folder / ".dvc" / "tmp"
+    with disk(folder, tmp_path / "held", 2**16):
+        with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as filler:
+            while filler.write(bytes(1024)):
+                pass
+        _, errors = ended(bench.popen(["python", "-m", "stages.queue"]), code=2)
+        refused(errors, "No space left on device", "Cannot open")
 
 
 def test_no_room_for_the_store(bench: Bench, tmp_path: Path) -> None:

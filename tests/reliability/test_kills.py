@@ -225,15 +225,26 @@ def test_a_download_killed_at_random_moments_goes_on_where_it_was(tmp_path: Path
         print(f"download: {kills} kills")
 
 
-def test_a_pipeline_killed_at_random_moments(tmp_path: Path) -> None:
+PIPELINE = {  # the stages by whose names `dvc repro` runs these kinds
+    "prototypes": "metric_train@prototypes-lake-0",
+    "maml": "meta_train@maml-lake-5w1s-0",
+    "evaluate": "evaluate_metric@prototypes-lake-0",
+    "pretrain_rotation": "pretrain_rotation",
+    "finetune-scratch": "from_scratch@20-0",
+    "finetune-rotation": "finetune@rotation-20-0",
+    "transfer-scratch": "transfer@scratch-0",
+}
+
+
+@pytest.mark.parametrize("name", PIPELINE if LONG else ["prototypes"])
+def test_a_pipeline_killed_at_random_moments(tmp_path: Path, name: str) -> None:
     """The same by ``dvc repro``, which has outputs of its own to record and locks of its own to leave behind."""
-    bench, steps = Bench(tmp_path / "clone"), tmp_path / "steps"
+    bench, steps, target = Bench(tmp_path / "clone"), tmp_path / "steps", PIPELINE[name]
+    module = f"stages.{KINDS[name].command.split()[0]}"
     pipeline = bench.folder / "dvc.yaml"
-    command = "python -m stages.meta_train"
     pipeline.write_text(
-        pipeline.read_text().replace(command, f"python -m tests.reliability.counted {steps} stages.meta_train")
+        pipeline.read_text().replace(f"python -m {module}", f"python -m tests.reliability.counted {steps} {module}")
     )
-    target, name = "metric_train@prototypes-lake-0", "prototypes"
     repro = ["dvc", "repro", target]
 
     def forget() -> None:
@@ -243,6 +254,7 @@ def test_a_pipeline_killed_at_random_moments(tmp_path: Path) -> None:
         (bench.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
         shutil.rmtree(bench.folder / ".dvc" / "cache" / "runs", ignore_errors=True)
         shutil.rmtree(bench.folder / ".checkpoints", ignore_errors=True)
+        steps.unlink(missing_ok=True)
 
     bench.run(repro, FEWLABEL_TRACKING="off")
     undisturbed = bench.digests(name)
@@ -251,11 +263,10 @@ def test_a_pipeline_killed_at_random_moments(tmp_path: Path) -> None:
     bench.run(repro, FEWLABEL_TRACKING="off")
     whole = time.monotonic() - began
     assert bench.digests(name) == undisturbed
-    assert [line for line in steps.read_text().splitlines() if line.startswith("start")] == ["start 0"] * 2
-    draw, kills, killed = random.Random(f"{SEED} dvc"), 0, False
+    assert steps.read_text().startswith("start 0\n")
+    draw, kills, killed = random.Random(f"{SEED} dvc {name}"), 0, False
     while kills < KILLS:
         forget()
-        steps.unlink(missing_ok=True)
         for _ in range(draw.randint(1, 4)):
             process = bench.popen(repro)
             killed = signalled(process, draw.uniform(0.3 * whole, whole))
@@ -265,8 +276,9 @@ def test_a_pipeline_killed_at_random_moments(tmp_path: Path) -> None:
         if killed:
             bench.run(repro, FEWLABEL_TRACKING="off")
         assert bench.digests(name) == undisturbed
-        assert max(repeated(steps.read_text().splitlines())) <= KINDS[name].every
+        if KINDS[name].every:
+            assert max(repeated(steps.read_text().splitlines())) <= KINDS[name].every
         assert "up to date" in bench.run(["dvc", "status", target]).stdout
-    ended(bench.start("episodes"))  # the next stage, whichever it is, removes what the training left
+    ended(bench.start("download"))  # the next stage, whichever it is, removes what the training left
     assert not list((bench.folder / ".checkpoints").rglob("*.pt"))
-    print(f"dvc repro: {kills} kills within {whole:.1f} s")
+    print(f"dvc repro {target}: {kills} kills within {whole:.1f} s")

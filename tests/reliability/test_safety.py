@@ -4,10 +4,12 @@ import ast
 import hashlib
 import http.server
 import io
+import json
 import pickle
 import re
 import shutil
 import socket
+import subprocess
 import threading
 import zipfile
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from fewlabel.data import cifar10, few_shot, hymenoptera, omniglot
 from fewlabel.models import pretrained, resnet
 from stages import common, transfer
 from tests.conftest import ROOT
+from tests.reliability import audit
 from tests.reliability.bench import Bench, ended
 from tests.test_examples import write
 
@@ -143,35 +146,73 @@ def test_the_bomb_would_go_off(tmp_path: Path) -> None:
     assert (tmp_path / "witness").exists()
 
 
-def called(node: ast.Call) -> str:
-    return ast.unparse(node.func)
+MUST_SAY = {"torch.load": "weights_only=True", "numpy.load": "allow_pickle=False", "yaml.load": "Loader=_Loader"}
+MUST_NOT_SAY = re.compile(r"weights_only=(?!True$).*|allow_pickle=(?!False$).*")
+LOADS = re.compile(
+    r"(pickle|_pickle|cPickle|dill|joblib|cloudpickle|marshal|shelve)\..*(load|open|Unpickler).*|eval|exec|"
+    r".*\.(read_pickle|unsafe_load|full_load|load_all|unpack_archive|extractall|recv|all_gather_object)|"
+    r"numpy\.(fromfile|genfromtxt|lib\..*)|torch\.(hub|jit|serialization|package)\..*"
+)
+
+
+def loads(source: str) -> tuple[list[tuple[int, str]], set[str]]:
+    """The calls in this code that could load a pickle, each with its line, by the full names that imports give them;
+    and those that say that they must not."""
+    tree = ast.parse(source)
+    names, found, safe = {}, [], set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            for each in node.names:
+                whole = each.name if each.asname or module else each.name.partition(".")[0]
+                names[each.asname or whole] = module + whole
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            first, dot, rest = ast.unparse(node.func).partition(".")
+            name = names.get(first, first) + dot + rest
+            said = [f"{word.arg}={ast.unparse(word.value)}" for word in node.keywords]
+            if any(map(MUST_NOT_SAY.fullmatch, said)) or LOADS.fullmatch(name):
+                found.append((node.lineno, name))
+            elif name in MUST_SAY:
+                if MUST_SAY[name] in said:
+                    safe.add(name)
+                else:
+                    found.append((node.lineno, name))
+    return found, safe
 
 
 def test_no_call_could_load_one() -> None:
-    """Every call that is able to says that it must not; those that always do are not there."""
-    seen = set()
+    safe = set()
     for path in [path for folder in ("src", "stages", "benchmarks") for path in (ROOT / folder).rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            name = called(node)
-            said = {word.arg: ast.unparse(word.value) for word in node.keywords}
-            where = f"{path.relative_to(ROOT)}:{node.lineno}"
-            if name == "torch.load":
-                assert said.get("weights_only") == "True", where
-            elif name in ("np.load", "numpy.load"):
-                assert said.get("allow_pickle") == "False", where
-            elif name == "yaml.load":
-                assert said.get("Loader") == "_Loader", where
-                assert issubclass(params._Loader, yaml.SafeLoader)
-            else:
-                assert not re.fullmatch(
-                    r"(pickle|cPickle|dill|joblib|cloudpickle|marshal|shelve)\..*(load|open|Unpickler).*|eval|exec|"
-                    r".*\.(read_pickle|unsafe_load|full_load|unpack_archive|extractall)|torch\.hub\..*",
-                    name,
-                ), where
-            seen.add(name)
-    assert {"torch.load", "np.load", "yaml.load"} <= seen
+        found, said = loads(path.read_text(encoding="utf-8"))
+        assert not found, path
+        safe |= said
+    assert safe == set(MUST_SAY)
+    assert issubclass(params._Loader, yaml.SafeLoader)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle; pickle.loads(b'')",
+        "import pickle as p; p.Unpickler(file)",
+        "from pickle import loads; loads(b'')",
+        "from pickle import load as read; read(file)",
+        "from torch import load; load('x')",
+        "import torch as t; t.load('x', weights_only=False)",
+        "import torch; torch.load('x')",
+        "import numpy as n; n.load('x')",
+        "from numpy import load; load('x', allow_pickle=True)",
+        "import yaml; yaml.load(text, Loader=yaml.UnsafeLoader)",
+        "import pandas; pandas.read_pickle('x')",
+        "from torch.hub import load; load('x')",
+        "connection.recv()",
+        "module.whatever(weights_only=False)",
+        "eval('x')",
+    ],
+)
+def test_a_call_that_could_would_be_found(code: str) -> None:
+    assert loads(code)[0]
 
 
 def test_servers_listen_on_this_machine_alone() -> None:
@@ -194,6 +235,24 @@ def test_every_locked_requirement_has_its_hashes() -> None:
     for entry in entries:
         assert re.match(r"\S+==\S+ .*--hash=sha256:[0-9a-f]{64}", entry), entry[:100]
     assert "--require-hashes" in (ROOT / "Makefile").read_text()
+
+
+def test_the_audit_says_what_was_found_or_how_old_the_lock_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = subprocess.CompletedProcess([], 1, stdout="", stderr="first\nno network\n")
+    git = audit.run
+    monkeypatch.setattr(audit, "run", lambda command, **more: git(command) if command[0] == "git" else answer)
+    audit.main()
+    age = r"(\d{4}-\d\d-\d\d, \d+ days ago|an unknown day)"
+    assert re.fullmatch(rf"not audited \(no network\); requirements\.lock is of {age}\n", capsys.readouterr().out)
+    holes = [{"name": "a", "version": "1", "vulns": [{"id": "X-1"}]}, {"name": "b", "version": "2", "vulns": []}]
+    answer.returncode, answer.stdout = 0, json.dumps({"dependencies": holes})
+    with pytest.raises(SystemExit) as ended_with:
+        audit.main()
+    assert ended_with.value.code == 1
+    assert "2 locked requirements audited, 1 known vulnerabilities" in (told := capsys.readouterr().out)
+    assert "a 1: X-1" in told
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):

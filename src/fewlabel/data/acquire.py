@@ -129,17 +129,17 @@ def _download(archive: Archive) -> Path:
                 archive.verify(whole, official=True)
                 return whole
             whole.unlink()
-        resumed = part.exists()
+        once_more = True
         while True:
-            _fetch(archive, part)
+            surely_whole = _fetch(archive, part)
             try:
                 archive.verify(part, official=True)
                 break
             except UserError as error:
                 part.unlink()
-                if not resumed:
+                if surely_whole or not once_more:
                     raise UserError(f"{archive.url}: {str(error).partition(': ')[2]}") from None
-                resumed = False  # the beginning may have been of another version: once more, from the start
+                once_more = False  # from the start: the pieces may have been of two versions, or the end missing
         os.replace(part, whole)
     return whole
 
@@ -153,14 +153,19 @@ def _alone(whole: Path) -> Iterator[None]:
     except Timeout:
         print(f"{whole.name}: another process is downloading it, waiting", flush=True)
         lock.acquire()
+    except OSError:  # no room for it, or a file system without locks: two at once would be found out by the digest
+        pass
     try:
         yield
     finally:
         lock.release()
 
 
-def _fetch(archive: Archive, part: Path) -> None:
-    """Fill ``part`` until it is whole. Tries again while bytes keep coming, else `TRIES` times or `GIVE_UP_S`."""
+def _fetch(archive: Archive, part: Path) -> bool:
+    """Fill ``part`` until it is whole. Tries again while bytes keep coming, else `TRIES` times or `GIVE_UP_S`.
+
+    Returns whether it came in one piece whose length the server told. Raises `_No`.
+    """
     had = part.stat().st_size if part.exists() else 0
     failures, since = 0, time.monotonic()
 
@@ -179,27 +184,31 @@ def _fetch(archive: Archive, part: Path) -> None:
         reraise=True,
     )
     try:
-        retrying(_attempt, archive, part)
+        return retrying(_attempt, archive, part)
     except _Cut as reason:
         raise _No(str(reason)) from None
 
 
-def _attempt(archive: Archive, part: Path) -> None:
+def _attempt(archive: Archive, part: Path) -> bool:
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         with requests.get(archive.url, headers=headers, stream=True, timeout=(CONNECT_S, READ_S)) as answer:
             status = answer.status_code
             if status == 416 and answer.headers.get("Content-Range", "") == f"bytes */{have}":
-                return  # nothing is left to get
+                return False  # nothing is left to get
             if status == 416:
                 part.unlink(missing_ok=True)
                 raise _Cut("the address refused to resume")
             if status in (408, 429) or status >= 500:
                 raise _Cut(f"HTTP {status}")
+            if have and status not in (200, 206, 401, 403, 404, 410):
+                part.unlink(missing_ok=True)
+                raise _Cut(f"HTTP {status} to being asked for the rest")
             if status not in (200, 206):
                 raise _No(f"HTTP {status}")
             resumes = status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            resumes &= "Content-Encoding" not in answer.headers  # a range of another form of the file
             if status == 206 and not resumes:
                 part.unlink(missing_ok=True)
                 raise _Cut("the address answered with another range than asked for")
@@ -209,9 +218,11 @@ def _attempt(archive: Archive, part: Path) -> None:
                 for block in answer.iter_content(2**18):
                     have += len(block)
                     if have > MAX_BYTES:
+                        file.truncate(0)
                         raise _No("sends more than any true file holds")
                     file.write(block)
                     bar.update(len(block))
+            return not resumes and "Content-Length" in answer.headers
     except requests.exceptions.SSLError:
         raise _No("its TLS certificate was not accepted") from None
     except requests.exceptions.Timeout:
