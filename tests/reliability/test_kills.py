@@ -256,6 +256,20 @@ def test_a_pipeline_killed_at_random_moments(tmp_path: Path, name: str) -> None:
         shutil.rmtree(bench.folder / ".checkpoints", ignore_errors=True)
         steps.unlink(missing_ok=True)
 
+    def again() -> None:
+        """Where DVC stumbles over what the kill left of its own files, by way of what docs/reliability.md says."""
+        nonlocal stumbled
+        _, errors = (process := bench.popen(repro)).communicate(timeout=600)
+        if process.returncode and ("join() argument must be" in errors or "JSON structure is corrupted" in errors):
+            stumbled += 1
+            (bench.folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
+            for folder in sorted((bench.folder / ".dvc" / "cache" / "runs").rglob("*"), reverse=True):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+            ended(bench.popen(repro))
+        else:
+            assert process.returncode == 0, errors[-3000:]
+
     bench.run(repro, FEWLABEL_TRACKING="off")
     undisturbed = bench.digests(name)
     forget()
@@ -264,7 +278,7 @@ def test_a_pipeline_killed_at_random_moments(tmp_path: Path, name: str) -> None:
     whole = time.monotonic() - began
     assert bench.digests(name) == undisturbed
     assert steps.read_text().startswith("start 0\n")
-    draw, kills, killed = random.Random(f"{SEED} dvc {name}"), 0, False
+    draw, kills, killed, stumbled = random.Random(f"{SEED} dvc {name}"), 0, False, 0
     while kills < KILLS:
         forget()
         for _ in range(draw.randint(1, 4)):
@@ -274,11 +288,11 @@ def test_a_pipeline_killed_at_random_moments(tmp_path: Path, name: str) -> None:
             if not killed:
                 break
         if killed:
-            bench.run(repro, FEWLABEL_TRACKING="off")
+            again()
         assert bench.digests(name) == undisturbed
         if KINDS[name].every:
             assert max(repeated(steps.read_text().splitlines())) <= KINDS[name].every
         assert "up to date" in bench.run(["dvc", "status", target]).stdout
     ended(bench.start("download"))  # the next stage, whichever it is, removes what the training left
     assert not list((bench.folder / ".checkpoints").rglob("*.pt"))
-    print(f"dvc repro {target}: {kills} kills within {whole:.1f} s")
+    print(f"dvc repro {target}: {kills} kills within {whole:.1f} s; DVC stumbled {stumbled} times")
