@@ -26,7 +26,7 @@ def folder_of(folder: Path, classes: dict[str, int], size: int = 12) -> Path:
 
 
 def settings_of(folder: Path, **changes: object) -> OwnImages:
-    return OwnImages(**{"folder": str(folder), "size": 8, "colour": True} | changes)
+    return OwnImages(**{"folder": str(folder), "size": 16, "colour": True} | changes)
 
 
 def refused(message: str, folder: Path, needed: int = 2, **changes: object) -> None:
@@ -41,7 +41,7 @@ GROUPED = {f"group{i}/class{j}": 4 for i in range(5) for j in range(3)}
 
 def test_a_flat_folder(tmp_path: Path) -> None:
     data = read("flowers", settings_of(folder_of(tmp_path, FLAT), rotations=True), 4, "5w1s3q")
-    assert data.images.shape == (10, 4, 3, 8, 8)
+    assert data.images.shape == (10, 4, 3, 16, 16)
     assert data.names.tolist() == sorted(FLAT)
     assert data.origin == "own"
     assert (len(data.train), len(data.validation), len(data.test)) == (4 * 5, 2, 3)
