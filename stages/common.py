@@ -157,7 +157,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft, aside = path.with_name(f".{path.name}.{os.getpid()}.draft"), path.with_name(f".{path.name}.aside")
-    with _alone(str(path)):
+    with _alone(str(path)), naming(path):
         _clear(path, aside)  # of a killed run
         draft.mkdir()
         try:
@@ -169,12 +169,19 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             draft.rename(path)
             _synced(path.parent)
             tracking.outputs(path)
-        except OSError as error:
-            if error.errno and not error.filename:  # those of a write name no file
-                error.filename = str(path)
-            raise
         finally:
             _clear(path, aside)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A block of writes to this place, whose errors by themselves name no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
 
 
 def _clear(path: Path, aside: Path) -> None:

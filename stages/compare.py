@@ -17,7 +17,7 @@ from fewlabel import examples, figures, leaderboard, paired, params, report, tra
 from fewlabel.errors import UserError
 from fewlabel.examples import Entry, Episode
 from fewlabel.report import Picture
-from stages.common import delete, launch, write_json
+from stages.common import delete, launch, naming, write_json
 
 FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
 SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
@@ -36,7 +36,7 @@ def main() -> None:
         METRICS.mkdir(exist_ok=True)
         for left_over in METRICS.glob(".draft-*"):  # of a killed run
             shutil.rmtree(left_over, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=METRICS, prefix=".draft-") as draft:
+        with naming(METRICS), tempfile.TemporaryDirectory(dir=METRICS, prefix=".draft-") as draft:
             out, own, page = Path(draft) / "metrics", Path(draft) / "own", Path(draft) / REPORT.name
             out.mkdir()
             table.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
