@@ -5,20 +5,19 @@ The library is taken from this checkout's ``src``, before any installed copy: an
 temporary copy of the repository must use the copy's code.
 """
 
+import signal
 import sys
 from pathlib import Path
-from types import TracebackType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-
-def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl+C during the seconds in which a stage imports, before `common.launch` answers it, is no bug of ours."""
-    if issubclass(kind, KeyboardInterrupt):
-        print("interrupted before the work began", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
+# A stage is being started, not imported: until it answers Ctrl+C itself, that ends it at once. Python's own answer, an
+# exception, would come out of the middle of numpy or torch, which hide it in errors of theirs.
+if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-if sys.argv[0] == "-m":  # a stage is being started, not imported
-    sys.excepthook = _uncaught
+def answer_ctrl_c() -> None:
+    """From here on it raises KeyboardInterrupt, unless whoever started this process wants it ignored (``nohup``)."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from fewlabel import checkpoint, params, tracking
 from fewlabel.errors import UserError
+from stages import answer_ctrl_c
 
 # What takes the most memory in each stage, and is lowered when it runs out.
 _LARGEST = {
@@ -51,8 +52,9 @@ def launch(main: Callable[[], None], shared: bool = False) -> None:
     """
     if sys.stdout is not None:  # closed
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of saying Ctrl+C
     try:
+        answer_ctrl_c()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of saying the same
         checkpoint.sweep()
         later = shared and "WORLD_SIZE" in os.environ and os.environ.get("RANK") != "0"
         with contextlib.nullcontext() if later else _alone(" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]])):

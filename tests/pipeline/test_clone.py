@@ -14,7 +14,7 @@ def test_a_daemon_that_lives_on_holds_nobody_up_and_ends_with_the_clone(tmp_path
     began = time.monotonic()
     with Clone(tmp_path / "clone").alone() as clone:
         assert clone.run(["sh", "-c", "sleep 300 & echo started"]).stdout == "started\n"
-        assert [process.name() for process in clone.processes()] == ["sleep"]
+        assert len(clone.processes()) == 1  # sleep, or the shell that is about to become it
     assert clone.processes() == []
     assert time.monotonic() - began < 200
 
