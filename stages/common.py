@@ -172,7 +172,17 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             _synced(path.parent)
             tracking.outputs(path)
         finally:
-            _clear(path, aside)
+            with uninterrupted():
+                _clear(path, aside)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A block, of a moment, that SIGINT and SIGTERM come after."""
+    with checkpoint.signals_wait() as interrupted:
+        yield
+    if interrupted():
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from fewlabel import examples, figures, leaderboard, paired, params, report, tra
 from fewlabel.errors import UserError
 from fewlabel.examples import Entry, Episode
 from fewlabel.report import Picture
-from stages.common import delete, launch, naming, write_json
+from stages.common import delete, launch, naming, uninterrupted, write_json
 
 FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
 SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
@@ -66,7 +66,9 @@ def main() -> None:
 def put_in_place() -> None:
     """Replace the earlier results by those in `MADE`, if there are any. A kill in the middle leaves both kinds, and the
     rest to the next run, whatever else becomes of that."""
-    if MADE.exists():
+    if not MADE.exists():
+        return
+    with uninterrupted():
         REPORT.parent.mkdir(exist_ok=True)
         for made in sorted(MADE.iterdir()):
             place = REPORT if made.name == REPORT.name else METRICS / made.name

@@ -321,6 +321,37 @@ def test_a_signal_ends_a_stage_in_one_line_that_says_how_to_go_on(number, capsys
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_old_result_is_deleted_leaves_none_of_it(
+    number, replaced, tmp_path, capsys, monkeypatch
+) -> None:
+    before, delete, signals = signal.getsignal(signal.SIGTERM), common.delete, []
+    if replaced:
+        with common.whole_folder(tmp_path / "cell") as folder:
+            (folder / "model").write_text("old")
+
+    def interrupted_delete(path: Path) -> None:
+        if not signals:
+            signals.append(number)
+            signal.raise_signal(number)
+        delete(path)
+
+    def main() -> None:
+        with common.whole_folder(tmp_path / "cell") as folder:
+            (folder / "model").write_text("new")
+            if not replaced:
+                raise UserError("what was drafted is deleted")
+
+    monkeypatch.setattr(common, "delete", interrupted_delete)
+    try:
+        assert said(main, capsys, code=130).startswith("interrupted: ")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert signals
+    assert [(path.name, (path / "model").read_text()) for path in tmp_path.iterdir()] == [("cell", "new")] * replaced
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_python_ends_says_nothing(tmp_path, number) -> None:
     code = (

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,26 @@ def damaged(path: Path, content: bytes, draw: random.Random) -> bytes:
     if draw.random() < 0.5 and path.suffix == ".npz":
         return arrays_changed(content, draw)
     return draw.choice([content[:at], content[:at] + draw.randbytes(3) + content[at + 3 :], b"", b"\0\0", b"[]"])
+
+
+def test_ctrl_c_while_results_are_replaced_comes_after_all_of_them(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    compare.MADE.mkdir(parents=True)
+    for name in ("comparison.csv", "index.html", "summary.json"):
+        (compare.MADE / name).write_text("new")
+    move = shutil.move
+
+    def interrupted_move(made: Path, place: Path) -> None:
+        if made.name == "comparison.csv":
+            signal.raise_signal(signal.SIGINT)
+        move(made, place)
+
+    monkeypatch.setattr(compare.shutil, "move", interrupted_move)
+    with pytest.raises(KeyboardInterrupt):
+        compare.put_in_place()
+    left = sorted(str(path) for path in Path().rglob("*") if path.is_file())
+    assert left == ["metrics/comparison.csv", "metrics/summary.json", "reports/index.html"]
+    assert not compare.MADE.exists()
 
 
 @pytest.mark.parametrize(
