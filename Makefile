@@ -53,11 +53,8 @@ reliability: $(VENV)/.installed
 	python -m tests.reliability.soak $(SOAK) --experiments 200 --jobs 2
 	python -m tests.reliability.audit
 
-# A `dvc` killed at a bad moment leaves an empty folder in its run cache, or an empty file of locks, over which the next
-# one stumbles.
 repro: $(VENV)/.installed
-	@test ! -d .dvc/cache/runs || find .dvc/cache/runs -mindepth 1 -type d -empty -delete
-	@test ! -f .dvc/tmp/rwlock || test -s .dvc/tmp/rwlock || rm .dvc/tmp/rwlock
+	@python -m stages.mend
 	dvc repro
 
 # Experiments beside each other: what differs among them, on one protocol a family. Those that wait, which have no number
