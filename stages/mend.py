@@ -50,10 +50,10 @@ def mend(repo: Repo) -> None:
         if b"<<<<<<<" in path.read_bytes():
             return  # a merge that someone is at, of which DVC tells by itself
         committed = subprocess.run(["git", "show", f"HEAD:./{LOCK_FILE}"], cwd=path.parent, capture_output=True)
-        cut = path.replace(Path(repo.tmp_dir) / LOCK_FILE)
+        print(f"put aside {LOCK_FILE}, which was cut short: {path.replace(Path(repo.tmp_dir) / LOCK_FILE)}")
         if committed.returncode == 0:
             path.write_bytes(committed.stdout)
-        print(f"{LOCK_FILE} was cut short: put aside as {cut}, and what was committed is in its place")
+            print(f"took the {LOCK_FILE} that was committed last")
 
 
 if __name__ == "__main__":
