@@ -7,6 +7,7 @@ folder of its run cache before it has an entry to put there. No result and no ch
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from dvc.utils.strictyaml import YAMLValidationError
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         repo = Repo()
         with repo.lock:  # as every DVC command that writes has it
@@ -50,9 +52,11 @@ def mend(repo: Repo) -> None:
         if b"<<<<<<<" in path.read_bytes():
             return  # a merge that someone is at, of which DVC tells by itself
         committed = subprocess.run(["git", "show", f"HEAD:./{LOCK_FILE}"], cwd=path.parent, capture_output=True)
-        print(f"put aside {LOCK_FILE}, which was cut short: {path.replace(Path(repo.tmp_dir) / LOCK_FILE)}")
+        draft = Path(repo.tmp_dir) / f"{LOCK_FILE}.committed"
+        draft.write_bytes(committed.stdout)  # a full disk fails here, and nothing has changed
+        print(f"put aside {LOCK_FILE}, which was cut short: {path.replace(draft.with_name(LOCK_FILE))}")
         if committed.returncode == 0:
-            path.write_bytes(committed.stdout)
+            draft.replace(path)
             print(f"took the {LOCK_FILE} that was committed last")
 
 

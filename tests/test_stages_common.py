@@ -370,7 +370,7 @@ def test_a_signal_while_python_ends_says_nothing(tmp_path, number) -> None:
 @pytest.mark.parametrize("ignored", [False, True])
 def test_ctrl_c_while_a_stage_imports_ends_it_and_no_import_can_hide_it(tmp_path, stage, module, ignored) -> None:
     (tmp_path / f"{module}.py").write_text(
-        "import signal, sys, time\n"
+        "import signal, sys\n"
         "try:\n"
         "    signal.raise_signal(signal.SIGINT)\n"
         "except BaseException:\n"
