@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewlabel import device as devices
 from fewlabel.data import archives as reading
-from fewlabel.data import embedded, omniglot
+from fewlabel.data import omniglot
+from fewlabel.data import standins as embedded
 from fewlabel.errors import UserError
+from fewlabel.training import device as devices
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]  # a line of the table

@@ -18,8 +18,9 @@ from torchvision import transforms
 
 from benchmarks import common
 from benchmarks.common import Row
-from fewlabel import episodes, params
-from fewlabel.episodes import Shape
+from fewlabel import params
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot.episodes import Shape
 
 TASKS = ("5w1s", "20w5s")
 QUERIES = 15

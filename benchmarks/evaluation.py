@@ -18,15 +18,16 @@ from torch import Tensor
 
 from benchmarks import common
 from benchmarks.common import Row
-from fewlabel import episodes, params
-from fewlabel.episodes import Indices, Shape
-from fewlabel.evaluation import evaluate
-from fewlabel.methods import base
-from fewlabel.methods.base import Method, Problem
-from fewlabel.methods.maml import Maml
-from fewlabel.methods.prototypes import Prototypes
-from fewlabel.methods.reptile import Reptile, minibatches
-from fewlabel.methods.siamese import Siamese
+from fewlabel import params
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot.episodes import Indices, Shape
+from fewlabel.fewshot.evaluate import evaluate
+from fewlabel.fewshot.methods import base
+from fewlabel.fewshot.methods.base import Method, Problem
+from fewlabel.fewshot.methods.maml import Maml
+from fewlabel.fewshot.methods.prototypes import Prototypes
+from fewlabel.fewshot.methods.reptile import Reptile, minibatches
+from fewlabel.fewshot.methods.siamese import Siamese
 
 TASKS = {
     "prototypes": ("5w1s", "5w5s", "20w5s"),

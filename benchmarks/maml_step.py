@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from benchmarks import common
 from benchmarks.common import Row
-from fewlabel import episodes, params
-from fewlabel.methods.base import Problem
-from fewlabel.methods.maml import Maml, step_importance
+from fewlabel import params
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot.methods.base import Problem
+from fewlabel.fewshot.methods.maml import Maml, step_importance
 from fewlabel.params import Maml as Settings
 
 TASKS, WAY, QUERIES = 32, 5, 15

@@ -17,9 +17,10 @@ import torch
 
 from benchmarks import common
 from benchmarks.common import Row
-from fewlabel import device as devices
-from fewlabel import episodes, params
-from fewlabel.methods import base
+from fewlabel import params
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot.methods import base
+from fewlabel.training import device as devices
 
 METHODS, META_BATCHES = ("maml", "reptile", "siamese"), (4, 8, 16, 32)
 WAY, SHOT = 5, 1

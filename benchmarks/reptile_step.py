@@ -21,9 +21,10 @@ from torch import Tensor
 
 from benchmarks import common
 from benchmarks.common import Row
-from fewlabel import episodes, params
-from fewlabel.methods.base import Problem
-from fewlabel.methods.reptile import Reptile, ReptileNetwork, minibatches
+from fewlabel import params
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot.methods.base import Problem
+from fewlabel.fewshot.methods.reptile import Reptile, ReptileNetwork, minibatches
 from fewlabel.params import Reptile as Settings
 
 WAY = 5

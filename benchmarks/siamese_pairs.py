@@ -17,9 +17,10 @@ import torch.nn.functional as F
 
 from benchmarks import common
 from benchmarks.common import Row
-from fewlabel import episodes, params
-from fewlabel.methods.base import Problem
-from fewlabel.methods.siamese import Siamese
+from fewlabel import params
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot.methods.base import Problem
+from fewlabel.fewshot.methods.siamese import Siamese
 from fewlabel.params import Siamese as Settings
 
 PAIRS = 128  # of a reference step, half of them "same"

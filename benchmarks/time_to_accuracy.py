@@ -30,12 +30,14 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from benchmarks import common
-from fewlabel import episodes, params
-from fewlabel.data import omniglot, omniglot_splits
-from fewlabel.episodes import Indices, Shape
+from fewlabel import params
+from fewlabel.data import omniglot
 from fewlabel.errors import UserError
-from fewlabel.evaluation import evaluate
-from fewlabel.methods import base
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot import splits as omniglot_splits
+from fewlabel.fewshot.episodes import Indices, Shape
+from fewlabel.fewshot.evaluate import evaluate
+from fewlabel.fewshot.methods import base
 
 RAW = Path("data/raw/omniglot")
 TASK, ACCURACY = "10w5s", 0.70

@@ -21,8 +21,9 @@ from typing import Any
 from filelock import FileLock, SoftFileLock, Timeout
 from safetensors import SafetensorError
 
-from fewlabel import checkpoint, params, tracking
+from fewlabel import params, tracking
 from fewlabel.errors import UserError
+from fewlabel.training import checkpoint
 from stages import answer_ctrl_c
 
 # What takes the most memory in each stage, and is lowered when it runs out.
@@ -238,7 +239,7 @@ def run_facts(device: Any, seconds: float, **more: Any) -> dict[str, Any]:
     equal inputs give equal bytes everywhere else."""
     import torch
 
-    from fewlabel import device as devices
+    from fewlabel.training import device as devices
 
     return {
         "device": devices.describe(device),

@@ -13,10 +13,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fewlabel import examples, figures, leaderboard, paired, params, report, tracking
+from fewlabel import params, tracking
 from fewlabel.errors import UserError
-from fewlabel.examples import Entry, Episode
-from fewlabel.report import Picture
+from fewlabel.report import examples, figures, leaderboard, paired
+from fewlabel.report import page as report
+from fewlabel.report.examples import Entry, Episode
+from fewlabel.report.page import Picture
 from stages.common import delete, launch, naming, uninterrupted, write_json
 
 FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from fewlabel import params as parameters
 from fewlabel import tracking
-from fewlabel.data import acquire, archives, embedded
+from fewlabel.data import archives
+from fewlabel.data import download as acquire
+from fewlabel.data import standins as embedded
 from stages.common import launch, whole_folder, write_json
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fewlabel import episodes, params, tracking
-from fewlabel.data import few_shot, omniglot, omniglot_splits, own_images
+from fewlabel import params, tracking
+from fewlabel.data import few_shot, omniglot, own_images
 from fewlabel.errors import UserError
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot import splits as omniglot_splits
 from stages.common import launch, whole_folder
 from stages.few_shot import report_memory
 

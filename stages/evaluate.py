@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fewlabel import device as devices
-from fewlabel import episodes, tracking
+from fewlabel import tracking
 from fewlabel.data import few_shot
 from fewlabel.errors import UserError
-from fewlabel.evaluation import evaluate
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot.evaluate import evaluate
+from fewlabel.fewshot.methods import base
 from fewlabel.intervals import mean_interval
-from fewlabel.methods import base
+from fewlabel.training import device as devices
 from stages.common import launch, run_facts, whole_folder, write_json
 from stages.few_shot import parse, report_memory
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from fewlabel import device as devices
 from fewlabel import params
 from fewlabel.errors import UserError
+from fewlabel.training import device as devices
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fewlabel import augment, device, label_subsets, losses, params, supervised, tracking
-from fewlabel.checkpoint import Checkpoint
+from fewlabel import params, tracking
 from fewlabel.data import cifar10
 from fewlabel.intervals import wilson
-from fewlabel.models import resnet
-from fewlabel.models.classifier import Classifier, linear_head
+from fewlabel.labels import subsets as label_subsets
+from fewlabel.networks import resnet
+from fewlabel.networks.classifier import Classifier, linear_head
+from fewlabel.training import augment, device, losses
+from fewlabel.training import loop as supervised
+from fewlabel.training.checkpoint import Checkpoint
 from stages.common import launch, run_facts, whole_folder, write_json
 
 DATA, BACKBONE = Path("data/prepared/cifar10.npz"), Path("results/pretrain_rotation/backbone.safetensors")

@@ -9,12 +9,14 @@ from dataclasses import replace
 
 from safetensors.torch import save_file
 
-from fewlabel import device as devices
-from fewlabel import episodes, meta_training, params, tracking
-from fewlabel.checkpoint import Checkpoint
+from fewlabel import params, tracking
 from fewlabel.data import few_shot
 from fewlabel.errors import UserError
-from fewlabel.methods import base
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot import train as meta_training
+from fewlabel.fewshot.methods import base
+from fewlabel.training import device as devices
+from fewlabel.training.checkpoint import Checkpoint
 from stages.common import launch, run_facts, whole_folder, write_json
 from stages.few_shot import Cell, parse, report_memory
 

@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fewlabel import augment, device, params, supervised, tracking
-from fewlabel.checkpoint import Checkpoint
+from fewlabel import params, tracking
 from fewlabel.data import cifar10
 from fewlabel.intervals import mean_interval
-from fewlabel.models import resnet
-from fewlabel.models.classifier import Classifier, linear_head
-from fewlabel.rotation import ROTATIONS, four_copies
+from fewlabel.labels.rotation import ROTATIONS, four_copies
+from fewlabel.networks import resnet
+from fewlabel.networks.classifier import Classifier, linear_head
+from fewlabel.training import augment, device
+from fewlabel.training import loop as supervised
+from fewlabel.training.checkpoint import Checkpoint
 from stages.common import launch, run_facts, whole_folder, write_json
 
 DATA, OUT = Path("data/prepared/cifar10.npz"), Path("results/pretrain_rotation")

@@ -24,13 +24,17 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fewlabel import augment, device, params, prediction_grid, supervised, tracking
-from fewlabel.checkpoint import Checkpoint
+from fewlabel import params, tracking
 from fewlabel.data import hymenoptera
 from fewlabel.errors import UserError
 from fewlabel.intervals import wilson
-from fewlabel.models import pretrained, resnet
-from fewlabel.models.classifier import Classifier, linear_head
+from fewlabel.networks import backbones as pretrained
+from fewlabel.networks import resnet
+from fewlabel.networks.classifier import Classifier, linear_head
+from fewlabel.report import prediction_grid
+from fewlabel.training import augment, device
+from fewlabel.training import loop as supervised
+from fewlabel.training.checkpoint import Checkpoint
 from stages.common import launch, run_facts, whole_folder, write_json
 
 DATA = Path("data/prepared/hymenoptera.npz")

@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fewlabel import augment, device, params, supervised, tracking
+from fewlabel import params, tracking
 from fewlabel.data import hymenoptera
-from fewlabel.models import pretrained
+from fewlabel.networks import backbones as pretrained
+from fewlabel.training import augment, device
+from fewlabel.training import loop as supervised
 from stages.common import launch, run_facts, whole_folder, write_json
 
 DATA, OUT = Path("data/prepared/hymenoptera.npz"), Path("results/transfer_features")

@@ -19,14 +19,15 @@ PLUMBING = {
     "stages",
     "stages.common",
     "fewlabel",
-    "fewlabel.checkpoint",
-    "fewlabel.device",
+    "fewlabel.training",
+    "fewlabel.training.checkpoint",
+    "fewlabel.training.device",
     "fewlabel.errors",
-    "fewlabel.mlflow_process",
-    "fewlabel.mlflow_store",
     "fewlabel.params",
     "fewlabel.progress",
     "fewlabel.tracking",
+    "fewlabel.tracking.process",
+    "fewlabel.tracking.store",
 }
 
 
@@ -93,7 +94,7 @@ def test_every_declared_file_of_ours_exists() -> None:
 
 
 def test_every_method_there_is_may_be_a_cell() -> None:
-    files = {path.stem for path in (ROOT / "src/fewlabel/methods").glob("*.py")} - {"__init__", "base"}
+    files = {path.stem for path in (ROOT / "src/fewlabel/fewshot/methods").glob("*.py")} - {"__init__", "base"}
     allowed = {
         name
         for kind in ("metric_methods", "gradient_methods")

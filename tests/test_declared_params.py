@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from fewlabel import params
 from fewlabel.data import cifar10, hymenoptera
-from fewlabel.models import resnet
+from fewlabel.networks import resnet
 from stages import finetune, pretrain_rotation, transfer, transfer_features
 from tests.conftest import ROOT
 from tests.test_dag import DAG, cells, interpolate

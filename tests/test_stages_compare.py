@@ -14,8 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from fewlabel import leaderboard, params
+from fewlabel import params
 from fewlabel.errors import UserError
+from fewlabel.report import leaderboard
 from stages import common, compare
 from tests.conftest import ROOT, result_row
 from tests.reliability.sizes import DAMAGES, SEED

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from fewlabel.data import cifar10, embedded, hymenoptera, omniglot, prepared
+from fewlabel.data import cifar10, hymenoptera, omniglot, prepared
+from fewlabel.data import standins as embedded
 from fewlabel.errors import UserError
 from tests.data.test_archives import make_tar, make_zip
 

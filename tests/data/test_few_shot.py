@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewlabel.data import few_shot, omniglot_splits
+from fewlabel.data import few_shot
 from fewlabel.data.omniglot import Omniglot
 from fewlabel.errors import UserError
+from fewlabel.fewshot import splits as omniglot_splits
 
 
 def some_data(background_alphabets: int = 6, test_alphabets: int = 4, characters: int = 5) -> Omniglot:

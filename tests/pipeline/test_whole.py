@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from fewlabel import leaderboard, params, tracking
+from fewlabel import params, tracking
+from fewlabel.report import leaderboard
 
 pytestmark = pytest.mark.pipeline
 TASKS = ("5w1s", "5w5s")

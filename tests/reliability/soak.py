@@ -70,7 +70,7 @@ def holders(bench: Bench) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if "fewlabel.mlflow_process" in command and any(word.startswith(f"{bench.folder}/") for word in command):
+        if "fewlabel.tracking.process" in command and any(word.startswith(f"{bench.folder}/") for word in command):
             found.append(process)
     return found
 

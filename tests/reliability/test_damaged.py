@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save
 
-from fewlabel import episodes, report
 from fewlabel.data import cifar10, few_shot, hymenoptera, omniglot, own_images
-from fewlabel.models import resnet
+from fewlabel.fewshot import episodes
+from fewlabel.networks import resnet
+from fewlabel.report import page as report
 from stages import common
 from tests.reliability.bench import KINDS, Bench, ended
 from tests.reliability.sizes import DAMAGES, LONG, SEED

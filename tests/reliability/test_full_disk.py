@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fewlabel.checkpoint import Checkpoint
-from fewlabel.data import acquire
+from fewlabel.data import download as acquire
 from fewlabel.data.archives import Archive
 from fewlabel.errors import UserError
+from fewlabel.training.checkpoint import Checkpoint
 from stages import common
 from tests.reliability.bench import KINDS, Bench, ended
 from tests.reliability.sizes import DISKS, LONG, SEED

@@ -191,7 +191,7 @@ def test_a_download_killed_at_random_moments_goes_on_where_it_was(tmp_path: Path
         code = (
             f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n"
             "from pathlib import Path\n"
-            "from fewlabel.data import acquire, archives\n"
+            "from fewlabel.data import download as acquire, archives\n"
             f"acquire.obtain(archives.Archive('file.bin', {server.url!r}, {digest!r}), Path('out'), None)\n"
         )
         environment = os.environ | {"NO_PROXY": "127.0.0.1"}

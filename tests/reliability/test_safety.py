@@ -22,10 +22,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from fewlabel import checkpoint, episodes, examples, params
-from fewlabel.checkpoint import Checkpoint
+from fewlabel import params
 from fewlabel.data import cifar10, few_shot, hymenoptera, omniglot
-from fewlabel.models import pretrained, resnet
+from fewlabel.fewshot import episodes
+from fewlabel.networks import backbones as pretrained
+from fewlabel.networks import resnet
+from fewlabel.report import examples
+from fewlabel.training import checkpoint
+from fewlabel.training.checkpoint import Checkpoint
 from stages import common, transfer
 from tests.conftest import ROOT
 from tests.reliability import audit

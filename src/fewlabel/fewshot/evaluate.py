@@ -1,0 +1,75 @@
+"""Evaluation on fixed test episodes, batched: per-episode accuracy, and which class was taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot.episodes import Indices
+from fewlabel.fewshot.methods.base import Method
+from fewlabel.networks.conv4 import as_many
+from fewlabel.progress import Progress
+
+CHUNK_IMAGES = 10_000  # images in flight, or embeddings; bounds the memory
+CHUNK_PAIRS = 20_000_000  # of a query and a support drawing, as many as a Siamese network compares at once
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    Attributes:
+        accuracies: (E,).
+        confusion: (m, 3), true class, predicted class, how often; indices into the test classes.
+        first: (way, queries), what the queries of the first episode were taken for, positions along its way axis.
+    """
+
+    accuracies: NDArray[np.float64]
+    confusion: NDArray[np.int64]
+    first: NDArray[np.int64]
+
+
+def evaluate(
+    method: Method, embedded: Tensor, indices: Indices, modes: Sequence[bool], name: str = "evaluation"
+) -> list[Result]:
+    """`method` on fixed episodes: a result for each of these modes of predicting. Leaves the method as it was.
+
+    Args:
+        embedded: what `method.embed_table` makes of the drawings (classes, drawings, ...): once for all tasks.
+    """
+    count, way, shot = indices.support.shape
+    queries = indices.query.shape[2]
+    size = max(1, as_many(CHUNK_IMAGES, embedded[0, 0]) // (way * (shot + queries)))
+    # Without transduction a query knows nothing of the others, so those of a large episode can be taken in parts.
+    part = max(1, min(queries, CHUNK_PAIRS // (way * way * shot)))
+    taken: list[list[Tensor]] = [[] for _ in modes]
+    with Progress(name, count) as bar, torch.no_grad():
+        for chunk in indices.chunks(size):
+            support, query = episodes.gather(embedded, chunk)
+            learnt = method.learn(support)
+            for transductive, positions in zip(modes, taken, strict=True):
+                each = query.split(queries if transductive else part, dim=2)
+                logits = [method.classify(learnt, some, transductive) for some in each]
+                found = [some.argmax(-1).cpu().unflatten(1, (way, -1)) for some in logits]
+                positions.append(torch.cat(found, dim=2))
+            bar.update(len(chunk.classes), accuracy=_right(taken[0][-1]).mean().item())
+    return [_result(torch.cat(positions), indices.classes.long(), len(embedded)) for positions in taken]
+
+
+def _right(position: Tensor) -> Tensor:
+    """Accuracies (E,) of what queries were taken for, (E, way, queries), positions along the way axis."""
+    return (position == torch.arange(position.shape[1])[:, None]).double().mean((1, 2))
+
+
+def _result(position: Tensor, classes: Tensor, of: int) -> Result:
+    predicted = classes.gather(1, position.flatten(1))
+    true = classes.repeat_interleave(position.shape[2], dim=1)
+    pairs = torch.bincount((true * of + predicted).flatten(), minlength=of * of)
+    which = pairs.nonzero()[:, 0]
+    confusion = torch.stack([which // of, which % of, pairs[which]], dim=1)
+    return Result(_right(position).numpy(), confusion.numpy(), position[0].numpy())

@@ -1,0 +1,102 @@
+"""Siamese network: Koch, Zemel and Salakhutdinov, "Siamese neural networks for one-shot image recognition", 2015.
+
+Two images go through one tower; a head turns |f₁ − f₂| into the logit of "the same class". All pairs inside a batch
+of embeddings are used, so each image goes through the tower once, not once per pair.
+
+What differs from the paper: its tower is larger, for drawings of 105x105 pixels, and ends in a layer of sigmoids; it
+distorts the drawings; and it has one support a class, where here a class of several scores their mean logit.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewlabel.fewshot.episodes import Shape
+from fewlabel.fewshot.methods.base import Method, Problem, accuracies, cosine, descend
+from fewlabel.networks.conv4 import Conv4
+from fewlabel.params import Siamese as Settings
+
+
+class SiameseNetwork(nn.Module):
+    def __init__(self, tower: Conv4) -> None:
+        super().__init__()
+        self.tower = tower
+        self.head = nn.Linear(tower.features, 1)
+
+    def similarity(self, first: Tensor, second: Tensor) -> Tensor:
+        """Every embedding of `first` (..., n, features) with every one of `second` (..., m, features): logits
+        (..., n, m)."""
+        # The head w·|f₁ − f₂| + b as two L1 distances, of the features of positive and of negative weight: the
+        # differences of all pairs are never stored.
+        weight = self.head.weight[0]
+
+        def distance(signed: Tensor) -> Tensor:
+            which = signed.nonzero()[:, 0]
+            scale = weight[which].abs()
+            return torch.cdist(first[..., which] * scale, second[..., which] * scale, p=1)
+
+        positive = weight > 0
+        return distance(positive) - distance(~positive) + self.head.bias
+
+
+class Siamese(Method):
+    way_parameter = "siamese.classes"
+    shot_parameter = "siamese.drawings"
+
+    model: SiameseNetwork
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
+        super().__init__(settings, problem, device)
+        tower = Conv4(settings.width, settings.downsample, channels=problem.channels, size=problem.size)
+        self.model = SiameseNetwork(tower).to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
+        self.shape = Shape(tasks=1, way=settings.classes, shot=settings.drawings, queries=0)
+
+    def step(
+        self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        self.model.train()
+        features = self.model.tower(support.flatten(0, 2))
+        classes = torch.arange(support.shape[1], device=self.device).repeat_interleave(support.shape[2])
+        first, second = torch.triu_indices(len(classes), len(classes), offset=1, device=self.device)
+        logits = self.model.similarity(features, features)[first, second]
+        loss, accuracy = balanced(logits, classes[first] == classes[second])
+        self.optimizer.zero_grad()
+        loss.backward()
+        descend(self.optimizer, self.settings.lr * cosine(done))
+        return loss.detach(), accuracy
+
+    def embed(self, images: Tensor) -> Tensor:
+        self.model.eval()
+        return self.model.tower(images)
+
+    def _pairs(self, support: Tensor, query: Tensor) -> Tensor:
+        logits = self.model.similarity(query.flatten(1, 2), support.flatten(1, 2))
+        return logits.unflatten(2, support.shape[1:3])  # (E, way x queries, way, shot)
+
+    def classify(self, learnt: Tensor, query: Tensor, transductive: bool) -> Tensor:
+        """The mean similarity (logit of "the same class") to each class's supports."""
+        return self._pairs(learnt, query).mean(3)
+
+    def validate(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = self._pairs(support, query)
+        way = support.shape[1]
+        same = torch.eye(way, dtype=torch.bool, device=pairs.device).repeat_interleave(query.shape[2], dim=0)
+        loss, _ = balanced(pairs.flatten(1), same[..., None].expand(pairs.shape[1:]).flatten())
+        return loss, accuracies(pairs.mean(3))
+
+
+def balanced(logits: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy and accuracy of pairs, "same" and "different" each counting half, however many there are:
+    logits (..., pairs) and which pairs are the same (pairs,) → (...) each."""
+    kinds = torch.stack([same, ~same]).to(logits.dtype)
+    losses = F.binary_cross_entropy_with_logits(logits, kinds[0].expand_as(logits), reduction="none")
+    right = ((logits > 0) == same).to(logits.dtype)
+
+    def mean(values: Tensor) -> Tensor:
+        return (values @ kinds.T / kinds.sum(1)).mean(-1)
+
+    return mean(losses), mean(right)

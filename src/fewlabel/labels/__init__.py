@@ -1,0 +1,1 @@
+"""Label efficiency on CIFAR-10."""

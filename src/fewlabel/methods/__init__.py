@@ -1,1 +1,0 @@
-"""Few-shot methods, one algorithm a file; `fewlabel.methods.base` says what one has to offer."""

@@ -1,0 +1,1 @@
+"""Leaderboard, paired differences, figures and the report page."""

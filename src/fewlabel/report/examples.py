@@ -1,0 +1,123 @@
+"""The first test episode of each task as `evaluate` kept it: its images, and what every method took them for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewlabel.errors import UserError
+from fewlabel.params import OMNIGLOT_SPLITS, Params, Task
+from fewlabel.report.leaderboard import Measured, cells, labelled, read_json
+
+Entry = tuple[str, bool]  # a method, and whether it predicts transductively
+
+
+@dataclass(frozen=True)
+class Episode:
+    """
+    Attributes:
+        split, task: their names.
+        stand_in: drawn here instead of the real data.
+        support: uint8 (way, shot, channels, size, size); Omniglot's as ink on paper.
+        query: uint8 (way, some of the queries, channels, size, size).
+        predicted: by method and mode, int (way, queries): positions along the way axis. Of the first seed.
+    """
+
+    split: str
+    task: str
+    stand_in: bool
+    support: NDArray[np.uint8]
+    query: NDArray[np.uint8]
+    predicted: dict[Entry, NDArray[np.integer]] = field(default_factory=dict)
+
+    @property
+    def way(self) -> int:
+        return len(self.support)
+
+    @property
+    def public(self) -> bool:
+        """Of drawings whose licence lets anyone show them: not a person's own images."""
+        return self.split in OMNIGLOT_SPLITS
+
+    def right(self, entry: Entry) -> tuple[int, int]:
+        """How many queries were classified rightly, and of how many."""
+        predicted = self.predicted[entry]
+        return int((predicted == np.arange(self.way)[:, None]).sum()), predicted.size
+
+
+def read(params: Params, results: Path) -> list[Episode]:
+    """The kept episodes, in the order of the splits and tasks of params.yaml.
+
+    Raises:
+        UserError: when a file is missing or damaged.
+    """
+    seed = params.cells.few_shot_seeds[0]
+    found: dict[tuple[str, str], Episode] = {}
+    for cell in cells(params, results):
+        if cell.measured.parent.name != "evaluate":
+            continue
+        measured = read_json(cell.measured / "metrics.json", Measured)
+        rows = [row for row in measured["rows"] if row["seed"] == seed]
+        path = cell.measured / "examples.npz"
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                for row in rows:
+                    split, task = row["protocol"].split("/")
+                    if f"{task} support" not in kept:  # of too many classes to be shown
+                        continue
+                    if (split, task) not in found:
+                        support, query = kept[f"{task} support"], kept[f"{task} query"]
+                        if split in OMNIGLOT_SPLITS:
+                            support, query = 255 - support, 255 - query
+                        found[split, task] = Episode(split, task, measured["origin"] == "embedded", support, query)
+                    named = f"{task} transductive" if row["transductive"] else task
+                    method = labelled(row, measured, params)["method"]
+                    predicted = kept[f"{named} predicted"]
+                    _check(found[split, task], predicted)
+                    found[split, task].predicted[method, row["transductive"]] = predicted
+        except Exception as error:  # damage makes numpy and zipfile raise errors of many kinds
+            raise UserError(f"{path}: cannot be read ({error}); run `dvc repro` to make it again") from None
+    order = [(split, task) for split in params.cells.splits for task in params.test_tasks(split)]
+    return [found[key] for key in order if key in found]
+
+
+def _check(episode: Episode, predicted: NDArray[np.integer]) -> None:
+    """Raise `ValueError` unless the arrays are of one episode, and of what a figure can show."""
+    images = (episode.support, episode.query)
+    way, queries, *image = episode.query.shape
+    if not (
+        all(each.dtype == np.uint8 and each.ndim == 5 and each.size and len(each) == way for each in images)
+        and list(episode.support.shape[2:]) == image
+        and predicted.dtype.kind == "i"
+        and predicted.ndim == 2
+        and len(predicted) == way
+        and predicted.shape[1] >= queries
+        and 0 <= predicted.min() <= predicted.max() < way
+    ):
+        raise ValueError("its arrays are not those of one episode")
+
+
+def plainest(episodes: list[Episode]) -> Episode:
+    """The one to explain a task by: of five classes if there is one, of the fewest images."""
+
+    def size(episode: Episode) -> tuple[bool, int, int, bool]:
+        return episode.way != 5, episode.way, episode.support.shape[1], _own_queries(episode)
+
+    return min(episodes, key=size)
+
+
+def hardest(episodes: list[Episode]) -> Episode:
+    """Of the most classes, and of those the one with the fewest shots."""
+
+    def size(episode: Episode) -> tuple[int, int, bool]:
+        return -episode.way, episode.support.shape[1], _own_queries(episode)
+
+    return min(episodes, key=size)
+
+
+def _own_queries(episode: Episode) -> bool:
+    task = Task.parse(episode.task)
+    return task.queries is not None or task.upright

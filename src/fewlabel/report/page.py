@@ -1,0 +1,254 @@
+"""The report: one HTML file with the leaderboard, the figures and what was run, which opens without a network.
+
+Equal inputs give equal bytes: what differs from run to run is what `run.json` holds.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from PIL import Image
+
+from fewlabel.errors import UserError
+from fewlabel.params import Task
+from fewlabel.report.leaderboard import over_seeds
+from fewlabel.report.paired import to_the_best
+
+QUESTIONS = {
+    "few-shot": "Classify N unseen characters from K drawings of each.",
+    "label-efficiency": "Does rotation pretraining beat training from scratch, and up to how many labels?",
+    "transfer": "A few hundred photographs of ants and bees: from scratch, from ImageNet weights, or from rotations?",
+}
+SOURCES = {
+    "official": "the official archives, downloaded",
+    "mirror": "the official archives, from a mirror folder, their content checked",
+    "embedded": "stand-ins drawn by the program",
+    "own": "own images",
+}
+
+# Of each figure its title, caption and text for those who do not see it; the numbers behind it are in the tables.
+CAPTIONS = {
+    "accuracy_by_method": (
+        "How good is each method?",
+        "A dot is the accuracy, its bar the 95 % interval, a hollow diamond the published value.",
+        "Dots with bars, one line for each method and protocol: the numbers of the leaderboard.",
+    ),
+    "paired_differences": (
+        "How far behind is the next one?",
+        "By how many points each method falls short of the best one of a protocol, with the interval of the "
+        "difference. A bar that reaches zero: the episodes cannot tell the two apart.",
+        "Dots with bars left of a line at zero, a panel for each protocol: the numbers of the table above.",
+    ),
+    "label_efficiency": (
+        "How few labels are enough?",
+        "Test accuracy on CIFAR-10 against labels per class, a line for each way to start.",
+        "Lines of accuracy over labels per class, from scratch and after rotation pretraining.",
+    ),
+    "training_time": (
+        "What does the accuracy cost?",
+        "Accuracy against the seconds of training behind it, on a log scale: higher and further left is better. "
+        "The seconds of a rotation start include the pretraining. Seconds compare on one device only.",
+        "Points of accuracy over seconds of training, a panel for each protocol: the numbers of the leaderboard.",
+    ),
+    "few_shot_curves": (
+        "How the few-shot trainings went",
+        "Loss and accuracy over the steps of meta-training; black: on validation classes, which choose the model. "
+        "In training, the accuracy is of a step's own batch: pairs for siamese, all training classes for nearest_mean, "
+        "episodes for the others. On validation classes it is of MAML's and Reptile's task, and of 20w1s for the "
+        "others, with fewer ways where there are fewer classes. So compare a curve with its like in another panel.",
+        "Curves of loss and accuracy, two panels for each training.",
+    ),
+    "rotation_against_supervised": (
+        "How finetuning went",
+        "Training and test, loss and accuracy, of every start on the same labels, on shared axes.",
+        "Four panels of curves: loss and accuracy, in training and in test, a line for each start.",
+    ),
+    "episode": (
+        "What a task looks like",
+        "One test episode as the best and the last method of the leaderboard met it. Above, the labelled images of "
+        "each class; below, queries with what they were taken for. Blue and ✓: right. Orange, a thick frame and ✗: "
+        "wrong, with the letter of the class it was taken for.",
+        "Drawings in columns, a column a class; below each query a tick, or a cross and a letter.",
+    ),
+    "confusion": (
+        "What is taken for what",
+        "The queries of one test episode with many classes: each row is a true class, each column a class that "
+        "queries were taken for. Off the diagonal are the mistakes.",
+        "A table of counts with a drawing of each class along both sides; most counts are on its diagonal.",
+    ),
+    "predictions": (
+        "The photographs",
+        "What the linear head on frozen ImageNet features says of the validation photographs, mistakes first: "
+        "class, confidence, and where it is wrong the true class.",
+        "A grid of photographs of ants and bees, each with a tick or a cross, the predicted class and its confidence.",
+    ),
+    "most_wrong": (
+        "The surest mistakes",
+        "The photographs that the finetuned network got wrong and was surest of.",
+        "Up to ten photographs of ants and bees, each with a cross, the predicted class and the true one.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of the report.
+
+    Attributes:
+        path: of the PNG.
+        title, caption: shown with it.
+        alt: what it shows, for those who do not see it.
+        photographs: keep it as a JPEG, which is far smaller for these.
+    """
+
+    path: Path
+    title: str
+    caption: str
+    alt: str
+    photographs: bool = False
+
+    @property
+    def embedded(self) -> dict[str, Any]:
+        """``src`` with the image in it, ``width`` and ``height`` in pixels."""
+        try:
+            with Image.open(self.path) as image:
+                width, height = image.size
+                if self.photographs:
+                    smaller = io.BytesIO()
+                    image.convert("RGB").save(smaller, format="JPEG", quality=82, optimize=True)
+                    kind, content = "jpeg", smaller.getvalue()
+                else:
+                    kind, content = "png", self.path.read_bytes()
+        except Exception as error:  # damage makes Pillow raise errors of many kinds
+            reason = " ".join(str(error).split())[:80] or type(error).__name__
+            raise UserError(f"{self.path}: cannot be read ({reason}); run `dvc repro` to make it again") from None
+        return {
+            "src": f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
+            "width": width,
+            "height": height,
+        }
+
+
+def html(
+    table: pd.DataFrame, differences: pd.DataFrame, runs: dict[str, Any], pictures: list[Picture], dpi: int
+) -> str:
+    """The report as text.
+
+    Args:
+        table: of `leaderboard.gather`, as comparison.csv has it.
+        differences: of `paired.differences`.
+        runs: of `leaderboard.runs`.
+        dpi: of the pictures, so that they are shown at their size in print.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "points": _points, "duration": _duration}
+    lines = over_seeds(table)
+    stand_in = list(dict.fromkeys(table.loc[table["source"] == "embedded", "dataset"]))
+    photographs = lines[lines["family"] == "transfer"]["n"]
+    return environment.get_template("report.html.jinja").render(
+        stand_in=stand_in,
+        all_stand_in=len(stand_in) == table["dataset"].nunique(),
+        own=list(dict.fromkeys(table.loc[table["source"] == "own", "dataset"])),
+        budget=", ".join(dict.fromkeys(table["budget"])),
+        devices=list(dict.fromkeys(table["device"])),
+        seconds=sum(run["seconds"] for run in runs.values()),
+        families=[_family(str(family), rows) for family, rows in lines.groupby("family", sort=False)],
+        photographs=int(photographs.iloc[0]) if len(photographs) else 0,
+        differences=[
+            {"protocol": protocol, "best": rows.iloc[0].to_dict(), "others": rows.to_dict("records")}
+            for protocol, rows in to_the_best(differences).groupby("protocol", sort=False)
+        ],
+        data=_data(table),
+        machines=_machines(runs),
+        runs=runs,
+        pictures=pictures,
+        dpi=dpi,
+    )
+
+
+def _family(name: str, lines: pd.DataFrame) -> dict[str, Any]:
+    """A family's protocols with their rows, best first, and the sources of its published numbers, counted from 1."""
+    sources = list(dict.fromkeys(lines["reference_source"].dropna()))
+    protocols = []
+    for protocol, part in lines.groupby("protocol", sort=False):
+        rows = []
+        for row in part.sort_values("value", ascending=False, kind="stable").to_dict("records"):
+            published = not pd.isna(row["reference"])
+            rows.append(
+                row
+                | {
+                    "metric": "" if row["metric"] == "accuracy" else row["metric"].replace("_", " "),
+                    "best": len(part) > 1 and row["value"] == part["value"].max(),
+                    "published": row["reference"] if published else None,
+                    "difference": row["value"] - row["reference"] if published else None,
+                    "note": sources.index(row["reference_source"]) + 1 if published else None,
+                }
+            )
+        protocols.append({"name": protocol, "meaning": meaning(str(protocol)), "rows": rows})
+    return {"name": name, "question": QUESTIONS.get(name, ""), "protocols": protocols, "sources": sources}
+
+
+def meaning(protocol: str) -> str:
+    """A protocol in words: ``lake/5w1s`` is "5 classes, 1 labelled image of each". Empty where it has none."""
+    _, _, what = protocol.partition("/")
+    if what.endswith("-per-class"):
+        return f"{int(what.split('-')[0]):,} labels per class"
+    try:
+        task = Task.parse(what)
+    except UserError:
+        others = {
+            "which-rotation": "which of four rotations, no labels",
+            "train-val": "trained on the official training photographs, measured on the validation ones",
+        }
+        return others.get(what, "")
+    classes = f"{task.way} classes" if task.way else "every test class at once"
+    queries = f", {_count(task.queries, 'query', 'queries')} of each" if task.queries else ""
+    return f"{classes}, {_count(task.shot, 'labelled image')} of each{queries}{', upright' if task.upright else ''}"
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _data(table: pd.DataFrame) -> list[dict[str, str]]:
+    pairs = table[["dataset", "source"]].drop_duplicates().to_dict("records")
+    return [{"dataset": pair["dataset"], "source": SOURCES.get(pair["source"], pair["source"])} for pair in pairs]
+
+
+def _machines(runs: dict[str, Any]) -> list[dict[str, Any]]:
+    """What ran where: each device with its versions, how many stages it ran and for how long."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for run in runs.values():
+        key = (run["device"], str(run.get("torch", "")), str(run.get("torchvision", "")))
+        machine = found.setdefault(key, {"device": key[0], "torch": key[1], "torchvision": key[2]})
+        machine["stages"] = machine.get("stages", 0) + 1
+        machine["seconds"] = machine.get("seconds", 0.0) + run["seconds"]
+    return list(found.values())
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def _points(value: float, digits: int = 1) -> str:
+    """A difference of two accuracies in percentage points, with its sign."""
+    return f"{100 * value:+.{digits}f}".replace("-", "−")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1000:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

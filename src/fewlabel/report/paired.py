@@ -1,0 +1,132 @@
+"""Which method is better? Differences on the same test episodes.
+
+Two accuracies have intervals of their own, but what makes an episode hard makes it hard for both. The difference in
+each episode is free of that, so its interval is narrower, and it is the one that answers the question.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fewlabel.errors import UserError
+from fewlabel.intervals import Z
+from fewlabel.params import Params
+from fewlabel.report.leaderboard import Measured, cells, labelled, read_json
+
+COLUMNS = (
+    "protocol, method, transductive, accuracy, other, other_transductive, other_accuracy, "
+    "difference, ci95_low, ci95_high, n, seeds"
+).split(", ")
+Entry = tuple[str, bool]  # a method, and whether it predicts transductively
+
+
+def differences(params: Params, results: Path) -> pd.DataFrame:
+    """One row for each two methods (or modes of one) and each protocol, the better of the two first.
+
+    The columns are `COLUMNS`; `difference` is the mean over episodes of (method - other), with 1.96 standard errors
+    about it. Of several seeds, an episode's difference is the mean over those that both have.
+
+    Raises:
+        UserError: when two results of one protocol were not measured on the same episodes.
+    """
+    measured = _accuracies(params, results)
+    rows = []
+    for protocol, entries in measured.items():
+        ranked = sorted(entries, key=lambda entry: (-_mean(entries[entry]), entry))
+        for first, second in itertools.combinations(ranked, 2):
+            seeds = sorted(entries[first].keys() & entries[second].keys())
+            if not seeds:
+                continue
+            one, other = (np.mean([entries[entry][seed] for seed in seeds], axis=0) for entry in (first, second))
+            mean, low, high = interval(one - other)
+            numbers = (mean, low, high, len(one), len(seeds))
+            rows.append((protocol, *first, one.mean(), *second, other.mean(), *numbers))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def interval(each: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean of per-episode differences with 1.96 s/√n about it: (mean, low, high)."""
+    mean = float(each.mean())
+    half = Z * float(each.std(ddof=1)) / np.sqrt(len(each)) if len(each) > 1 else 0.0
+    return mean, mean - half, mean + half
+
+
+def to_the_best(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose first method is the best of its protocol: what each other one falls short of it by."""
+    best = table.groupby("protocol", sort=False)[["method", "transductive"]].transform("first")
+    return table[(table["method"] == best["method"]) & (table["transductive"] == best["transductive"])]
+
+
+def name(method: str, transductive: bool) -> str:
+    return f"{method} (transductive)" if transductive else method
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Each protocol's best method, and what the others fall short of it by, in percentage points."""
+    lines = [
+        "| protocol | best | accuracy | other | falls short by, 95 % interval | episodes | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in to_the_best(table).to_dict("records"):
+        apart = row["ci95_low"] > 0
+        points = f"{100 * row['difference']:.2f} [{100 * row['ci95_low']:.2f}, {100 * row['ci95_high']:.2f}] points"
+        lines.append(
+            f"| {row['protocol']} | {name(row['method'], row['transductive'])} | {row['accuracy']:.2%} "
+            f"| {name(row['other'], row['other_transductive'])} | {f'**{points}**' if apart else points} "
+            f"| {row['n']:,} | {row['seeds']} |"
+        )
+    return "\n".join([*lines, "", "Bold: the interval leaves out zero. `paired.csv` has every pair of methods."]) + "\n"
+
+
+def _accuracies(params: Params, results: Path) -> dict[str, dict[Entry, dict[int, NDArray[np.float64]]]]:
+    """Protocol → (method, transductive) → seed → accuracy of each episode, in the order of `cells`."""
+    found: dict[str, dict[Entry, dict[int, NDArray[np.float64]]]] = {}
+    asked: dict[str, tuple[tuple[str | None, int], Path]] = {}  # protocol → digest of its episodes, how many, whose
+    for cell in cells(params, results):
+        if cell.measured.parent.name != "evaluate":
+            continue
+        measured = read_json(cell.measured / "metrics.json", Measured)
+        episodes = _episodes(cell.measured / "episodes.csv")
+        for row in measured["rows"]:
+            task = row["protocol"].split("/")[1]
+            named: dict[str, Any] = labelled(row, measured, params)
+            accuracies = _accuracies_of(episodes, task, row["transductive"])
+            if len(accuracies) != row["n"]:
+                raise UserError(
+                    f"{cell.measured / 'episodes.csv'}: {len(accuracies)} episodes of {task}, not {row['n']}; "
+                    "run `dvc repro` to make it again"
+                )
+            met = measured["episodes"].get(task), row["n"]
+            first, where = asked.setdefault(named["protocol"], (met, cell.measured))
+            if met != first:
+                raise UserError(
+                    f"{cell.measured} and {where} were not measured on the same episodes of {named['protocol']}: "
+                    "run `dvc repro`, which measures what is out of date again"
+                )
+            entry = (named["method"], row["transductive"])
+            found.setdefault(named["protocol"], {}).setdefault(entry, {})[row["seed"]] = accuracies
+    return found
+
+
+def _episodes(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype={"task": str, "transductive": bool, "accuracy": float})[
+            ["task", "transductive", "accuracy"]
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run `dvc repro` to make it again") from None
+
+
+def _accuracies_of(episodes: pd.DataFrame, task: str, transductive: bool) -> NDArray[np.float64]:
+    rows = (episodes["task"] == task) & (episodes["transductive"] == transductive)
+    return episodes.loc[rows, "accuracy"].to_numpy(dtype=np.float64)
+
+
+def _mean(by_seed: dict[int, NDArray[np.float64]]) -> float:
+    return float(np.mean([accuracies.mean() for accuracies in by_seed.values()]))

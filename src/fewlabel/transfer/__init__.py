@@ -1,0 +1,1 @@
+"""Transfer from other data to a few photographs."""
