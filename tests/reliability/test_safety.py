@@ -34,7 +34,7 @@ from stages import common, transfer
 from tests.conftest import ROOT
 from tests.reliability import audit
 from tests.reliability.bench import Bench, ended
-from tests.test_examples import write
+from tests.report.test_examples import write
 
 
 class Bomb:

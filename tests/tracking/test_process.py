@@ -15,7 +15,7 @@ import pytest
 
 from fewlabel import tracking
 from fewlabel.tracking import process as mlflow_process
-from tests.test_tracking import fresh, migrated, runs, spooled, store  # noqa: F401 (fixtures)
+from tests.tracking.test_tracking import fresh, migrated, runs, spooled, store  # noqa: F401 (fixtures)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from fewlabel import episodes, meta_training
 from fewlabel.episodes import Shape
 from fewlabel.fewshot.methods import base
 from fewlabel.fewshot.methods.base import Problem
-from tests.test_meta_training import glyphs, settings_of
+from tests.fewshot.test_train import glyphs, settings_of
 
 name, processes, path = sys.argv[1:]
 devices.launch_processes(int(processes))

@@ -157,7 +157,7 @@ def html(
     lines = over_seeds(table)
     stand_in = list(dict.fromkeys(table.loc[table["source"] == "embedded", "dataset"]))
     photographs = lines[lines["family"] == "transfer"]["n"]
-    return environment.get_template("report.html.jinja").render(
+    return environment.get_template("page.html.jinja").render(
         stand_in=stand_in,
         all_stand_in=len(stand_in) == table["dataset"].nunique(),
         own=list(dict.fromkeys(table.loc[table["source"] == "own", "dataset"])),
