@@ -27,7 +27,23 @@ def omniglot_folder(folder: Path, drawing: bytes, drawings: int = 20) -> Path:
     for name, text in (("train", "Latin/character01/rot000\n"), ("val", "Latin/character01/rot090\n")):
         (folder / f"{name}.txt").write_text(text)
     (folder / "test.txt").write_text("Runes/character01/rot270\nRunes/character01/rot180\n")
+    make_zip(folder / "all_runs.zip", runs(drawing))
     return folder
+
+
+def runs(drawing: bytes) -> dict[str, bytes]:
+    """Lake's layout: test drawing 1 of each run is of the last class, and so on backwards; only class 20 has ink."""
+    files = {}
+    for run in (f"run{number:02}" for number in range(1, 21)):
+        items, classes = ([f"{run}/{kind}{number:02}.png" for number in range(1, 21)] for kind in KINDS)
+        pairs = zip(items, reversed(classes), strict=True)
+        files[f"{run}/class_labels.txt"] = "".join(f"{item} {label}\n" for item, label in pairs).encode()
+        files |= dict.fromkeys(items + classes, png(Image.new("1", (105, 105), 1)))
+        files[items[0]] = files[classes[-1]] = drawing
+    return files
+
+
+KINDS = ("test/item", "training/class")
 
 
 def corner() -> Image.Image:
@@ -48,6 +64,20 @@ def test_omniglot_ink_is_255_and_upright(tmp_path: Path) -> None:
     assert arrays["background"].tolist() == [True, False]
     assert arrays["vinyals_val"].tolist() == [[0, 1]]
     assert arrays["vinyals_test"].tolist() == [[1, 3], [1, 2]]
+
+
+def test_lakes_runs_pair_each_test_drawing_with_its_class(tmp_path: Path) -> None:
+    arrays = omniglot.pack(omniglot_folder(tmp_path, png(corner())), "embedded")
+    assert arrays["runs_answer"].tolist() == [list(range(19, -1, -1))] * 20
+    for name, place in (("runs_support", 19), ("runs_query", 0)):
+        assert arrays[name].shape == (20, 20, 28, 28)
+        assert (arrays[name].max((0, 2, 3)) > 0).tolist() == [number == place for number in range(20)]
+    files = runs(png(corner()))
+    for name, content in (("run20/test/item03.png", None), ("run07/class_labels.txt", b"item01.png class01.png\n")):
+        changed = {key: value for key, value in files.items() if key != name} | ({name: content} if content else {})
+        make_zip(tmp_path / "all_runs.zip", changed)
+        with pytest.raises(UserError, match=r"all_runs\.zip"):
+            omniglot.pack(tmp_path, "embedded")
 
 
 def test_rot090_of_the_lists_is_one_quarter_turn_of_numpy() -> None:
@@ -190,6 +220,9 @@ def test_the_real_archives(mirror: Path, tmp_path: Path) -> None:
     kinds = [set(each[:, 0].tolist()) for each in lists]
     assert list(map(len, kinds)) == [1028, 172, 423]
     assert len(set.union(*kinds)) == 1623  # no character is in two of them, however turned
+    evaluation = {drawing.tobytes() for drawing in characters["images"][~characters["background"]].reshape(-1, 28, 28)}
+    for name in ("runs_support", "runs_query"):
+        assert {drawing.tobytes() for drawing in characters[name].reshape(-1, 28, 28)} <= evaluation
     assert 10 < characters["images"].mean() < 40  # ink is bright and little of the page
     insects = hymenoptera.pack(tmp_path, "archive")  # which checks 244 + 153 photographs
     assert np.bincount(insects["labels"][insects["is_train"]]).tolist() == [123, 121]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewlabel.data import few_shot
-from fewlabel.data.omniglot import Omniglot
+from fewlabel.data.omniglot import Omniglot, Runs
 from fewlabel.errors import UserError
 from fewlabel.fewshot import splits as omniglot_splits
 
@@ -19,7 +19,10 @@ def some_data(background_alphabets: int = 6, test_alphabets: int = 4, characters
     images = np.random.default_rng(0).integers(0, 256, (count, 20, 28, 28), dtype=np.uint8)
     background = np.arange(count) < background_alphabets * characters
     lists = [np.array([[i, turns] for turns in range(4)]) for i in range(3)]
-    return Omniglot(images, names, background, "embedded", dict(zip(("train", "val", "test"), lists, strict=True)))
+    runs = Runs(np.zeros((20, 20, 28, 28), np.uint8), np.zeros((20, 20, 28, 28), np.uint8), np.zeros((20, 20), int))
+    return Omniglot(
+        images, names, background, "embedded", dict(zip(("train", "val", "test"), lists, strict=True)), runs
+    )
 
 
 @given(alphabets=st.integers(2, 8), held_out=st.integers(1, 10), characters=st.integers(1, 4), seed=st.integers(0, 99))

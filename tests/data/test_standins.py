@@ -1,9 +1,11 @@
 """The stand-ins: the same bytes every time, in the official formats, and learnable."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fewlabel.data import cifar10, hymenoptera, omniglot, prepared
 from fewlabel.data import standins as embedded
@@ -39,6 +41,12 @@ def test_the_archives_have_the_official_names(folders: dict[str, Path]) -> None:
         assert {archive.name for archive in module.ARCHIVES} < {path.name for path in folders[dataset].iterdir()}
 
 
+def images_of(data: omniglot.Omniglot) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
+    """A function from drawings (runs, n, 28, 28) to their characters (runs, n)."""
+    of = {drawing.tobytes(): kind for kind, drawings in enumerate(data.images) for drawing in drawings}
+    return lambda found: np.array([[of[drawing.tobytes()] for drawing in run] for run in found])
+
+
 def test_glyphs(folders: dict[str, Path]) -> None:
     data = omniglot.load(folders["omniglot"] / "omniglot.npz")
     assert data.origin == "embedded"
@@ -51,6 +59,10 @@ def test_glyphs(folders: dict[str, Path]) -> None:
     assert (~data.background).sum() >= 20
     assert all(len(pairs) >= 20 for pairs in data.vinyals.values())
     listed = np.concatenate(list(data.vinyals.values()))
+    kinds = images_of(data)
+    of_class, of_query = kinds(data.runs.support), kinds(data.runs.query)
+    assert (of_query == np.take_along_axis(of_class, data.runs.answer, 1)).all()
+    assert all(len(set(each)) == 20 for each in of_class.tolist())
     assert len({(c, t) for c, t in listed.tolist()}) == len(listed) == 4 * len(data.names)
 
 

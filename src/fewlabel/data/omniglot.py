@@ -23,6 +23,7 @@ from fewlabel.errors import UserError
 
 SIZE = 28  # pixels; 105 in the archives
 DRAWINGS = 20
+RUNS, RUN_WAY = 20, 20
 LISTS = ("train", "val", "test")
 _LAKE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 _VINYALS = "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master/data/omniglot/splits/vinyals/"
@@ -50,7 +51,27 @@ ARCHIVES = (
     BACKGROUND,
     EVALUATION,
     *(Archive(f"{n}.txt", f"{_VINYALS}{n}.txt", _LIST_DIGESTS[n], folder="vinyals_splits") for n in LISTS),
+    Archive(
+        name="all_runs.zip",
+        url=_LAKE + "one-shot-classification/all_runs.zip",
+        digest="437c1eeab0af8484112e1b4cc0f3d541ec727f7c47b9b202da738af9dfd6c325",
+    ),
 )
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Lake's 20 one-shot classification runs: the published test of Science 2015, each of 20 evaluation characters.
+
+    Attributes:
+        support: uint8 (20 runs, 20 classes, 28, 28), one drawing of each class.
+        query: uint8 (20 runs, 20, 28, 28), one drawing of each class by another person, in the published order.
+        answer: int (20 runs, 20), the class of each query drawing.
+    """
+
+    support: NDArray[np.uint8]
+    query: NDArray[np.uint8]
+    answer: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -63,6 +84,7 @@ class Omniglot:
         background: bool (characters,), of Lake's background set; the others are of the evaluation set.
         origin: ``archive``, or ``embedded`` for the stand-ins.
         vinyals: list name → int (classes, 2) of character index and quarter turns counter-clockwise.
+        runs: Lake's published test episodes.
     """
 
     images: NDArray[np.uint8]
@@ -70,6 +92,7 @@ class Omniglot:
     background: NDArray[np.bool_]
     origin: str
     vinyals: dict[str, NDArray[np.int64]]
+    runs: Runs
 
     @property
     def alphabets(self) -> NDArray[np.str_]:
@@ -100,6 +123,7 @@ def pack(raw: Path, origin: str) -> dict[str, NDArray[np.generic]]:
         "background": np.array(background),
         "origin": np.array(origin),
         **lists,
+        **{f"runs_{name}": array for name, array in vars(_runs(raw / "all_runs.zip")).items()},
     }
 
 
@@ -114,6 +138,9 @@ def load(path: str | Path) -> Omniglot:
             "background": ("?", (None,)),
             "origin": ("U", ()),
             **{f"vinyals_{name}": ("i8", (None, 2)) for name in LISTS},
+            "runs_support": ("u1", (RUNS, RUN_WAY, SIZE, SIZE)),
+            "runs_query": ("u1", (RUNS, RUN_WAY, SIZE, SIZE)),
+            "runs_answer": ("i8", (RUNS, RUN_WAY)),
         },
     )
     count = len(arrays["images"])
@@ -123,7 +150,34 @@ def load(path: str | Path) -> Omniglot:
         raise UserError(
             f"{path}: damaged (its arrays do not fit together); delete it and run `dvc repro prepare@omniglot`"
         )
-    return Omniglot(arrays["images"], arrays["names"], arrays["background"], str(arrays["origin"]), vinyals)
+    runs = Runs(arrays["runs_support"], arrays["runs_query"], arrays["runs_answer"])
+    return Omniglot(arrays["images"], arrays["names"], arrays["background"], str(arrays["origin"]), vinyals, runs)
+
+
+def _runs(path: Path) -> Runs:
+    """Read ``runNN/training/classNN.png``, ``runNN/test/itemNN.png`` and ``runNN/class_labels.txt``, whose lines name a
+    test drawing and the training drawing of its class."""
+    files = dict(members(path, r"run\d\d/.+"))
+
+    def drawings(run: int, kind: str) -> list[NDArray[np.uint8]]:
+        names = [f"run{run:02}/{kind}{number:02}.png" for number in range(1, RUN_WAY + 1)]
+        return [_shrink(files[name], f"{path}: {name}") for name in names]
+
+    numbers = range(1, RUNS + 1)
+    try:
+        answer = np.empty((RUNS, RUN_WAY), dtype=np.int64)
+        for run in numbers:
+            for line in files[f"run{run:02}/class_labels.txt"].decode("ascii").splitlines():
+                item, match = (int(name[-6:-4]) for name in line.split())  # …/item01.png …/class08.png
+                answer[run - 1, item - 1] = match - 1
+        support, query = (
+            np.array([drawings(run, kind) for run in numbers]) for kind in ("training/class", "test/item")
+        )
+    except (KeyError, ValueError, IndexError):
+        raise UserError(f"{path}: does not hold Lake's {RUNS} runs of {RUN_WAY} classes; get it again") from None
+    if (np.sort(answer) != np.arange(RUN_WAY)).any():
+        raise UserError(f"{path}: a run does not have one test drawing of each class; get it again")
+    return Runs(support, query, answer)
 
 
 def _drawings(path: Path) -> dict[str, dict[str, NDArray[np.uint8]]]:

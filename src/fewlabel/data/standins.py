@@ -48,6 +48,7 @@ def _encode(image: Image.Image, kind: str) -> bytes:
 
 def _glyphs(folder: Path) -> None:
     names = []
+    evaluation: list[list[bytes]] = []  # the drawings of each evaluation character
     parts = (
         ("images_background", "Training", BACKGROUND_ALPHABETS, BACKGROUND_CHARACTERS),
         ("images_evaluation", "Test", EVALUATION_ALPHABETS, EVALUATION_CHARACTERS),
@@ -62,16 +63,36 @@ def _glyphs(folder: Path) -> None:
                 glyph = _glyph(hand, slant, curl, strokes)
                 name = f"{prefix}_{alphabet + 1:02}/character{character + 1:02}"
                 names.append(name)
-                for drawing in range(20):
-                    image = _encode(_write(hand, glyph), "PNG")
-                    files.append((f"{root}/{name}/{len(names):04}_{drawing + 1:02}.png", image))
+                drawings = [_encode(_write(hand, glyph), "PNG") for _ in range(20)]
+                for number, image in enumerate(drawings, start=1):
+                    files.append((f"{root}/{name}/{len(names):04}_{number:02}.png", image))
+                if prefix == "Test":
+                    evaluation.append(drawings)
         _zip(folder / f"{root}.zip", files)
+    _zip(folder / "all_runs.zip", _runs(evaluation))
     order = np.random.default_rng(0).permutation(len(names))
     ends = (0, len(names) * 2 // 3, len(names) * 3 // 4, len(names))  # about the proportions of the published lists
     for number, part_name in enumerate(("train", "val", "test")):
         chosen = sorted(names[i] for i in order[ends[number] : ends[number + 1]])
         lines = [f"{name}/rot{turn:03}\n" for name in chosen for turn in (0, 90, 180, 270)]
         (folder / f"{part_name}.txt").write_text("".join(lines), encoding="ascii")
+
+
+def _runs(characters: list[list[bytes]]) -> list[tuple[str, bytes]]:
+    """Twenty one-shot runs in the layout of Lake's ``all_runs.zip``, from the drawings of each character."""
+    files = []
+    for run in range(1, 21):
+        rng = np.random.default_rng((2, run))
+        chosen, order = rng.permutation(len(characters))[:20], rng.permutation(20)
+        pairs = [rng.permutation(20)[:2] for _ in chosen]  # of two people: one draws the class, one the test item
+        labels = []
+        for place, kind in enumerate(order):
+            item, label = f"run{run:02}/test/item{place + 1:02}.png", f"run{run:02}/training/class{kind + 1:02}.png"
+            drawings = characters[chosen[kind]]
+            files += [(item, drawings[pairs[kind][1]]), (label, drawings[pairs[kind][0]])]
+            labels.append(f"{item} {label}\n")
+        files.append((f"run{run:02}/class_labels.txt", "".join(labels).encode("ascii")))
+    return files
 
 
 def _glyph(rng: np.random.Generator, slant: float, curl: float, strokes: int) -> NDArray[np.float64]:
