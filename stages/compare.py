@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 
 from fewlabel import params, tracking
 from fewlabel.errors import UserError
+from fewlabel.interrupts import uninterrupted
 from fewlabel.report import examples, figures, leaderboard, paired
 from fewlabel.report import page as report
 from fewlabel.report.examples import Entry, Episode
 from fewlabel.report.page import Picture
-from stages.common import delete, launch, naming, uninterrupted, write_json
+from fewlabel.results import delete, naming, write_json
+from fewlabel.stage import launch
 
 FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
 SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]

@@ -14,7 +14,8 @@ from fewlabel import tracking
 from fewlabel.data import archives
 from fewlabel.data import download as acquire
 from fewlabel.data import standins as embedded
-from stages.common import launch, whole_folder, write_json
+from fewlabel.results import whole_folder, write_json
+from fewlabel.stage import launch
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from fewlabel.data import few_shot, omniglot, own_images
 from fewlabel.errors import UserError
 from fewlabel.fewshot import episodes
 from fewlabel.fewshot import splits as omniglot_splits
-from stages.common import launch, whole_folder
-from stages.few_shot import report_memory
+from fewlabel.results import whole_folder
+from fewlabel.stage import launch
 
 
 def main() -> None:
@@ -62,7 +62,6 @@ def main() -> None:
                 episodes.save(out / f"{name}.npz", fixed)
         sizes = f"{len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test classes"
         print(f"{split}: {sizes}, {data.drawings} images of each; test tasks {', '.join(tasks)}")
-    report_memory(torch.device("cpu"))
 
 
 if __name__ == "__main__":

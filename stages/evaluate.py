@@ -12,34 +12,35 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file
-from torch import Tensor
 
 from fewlabel import tracking
 from fewlabel.data import few_shot
-from fewlabel.errors import UserError
 from fewlabel.fewshot import episodes
+from fewlabel.fewshot.cells import parse
 from fewlabel.fewshot.evaluate import evaluate
 from fewlabel.fewshot.methods import base
 from fewlabel.intervals import mean_interval
+from fewlabel.networks import weights
+from fewlabel.results import whole_folder, write_json
+from fewlabel.stage import launch
 from fewlabel.training import device as devices
-from stages.common import launch, run_facts, whole_folder, write_json
-from stages.few_shot import parse, report_memory
+from fewlabel.training.device import run_facts
 
 EXAMPLE_WAY, EXAMPLE_QUERIES = 20, 5  # the largest way whose first episode is kept as pictures, and queries of a class
 
 
 def main() -> None:
     cell = parse(__doc__)
+    out_folder = Path("results/evaluate") / cell.name
     device = devices.pick(cell.params.device, cell.params.deterministic)
 
-    with tracking.start(f"evaluate@{cell.name}", cell.settings.model_dump()) as run:
+    with tracking.start(f"evaluate@{cell.name}", cell.settings.model_dump(), out_folder) as run:
         print(f"{cell.name} on {devices.describe(device)}")
         start = time.perf_counter()
         data = few_shot.load(cell.episodes / "data.npz")
         table = episodes.table(data.images, data.test, device)
         trained = cell.trained / "model.safetensors"
-        weights = load_file(trained)
+        tensors, _ = weights.read(trained)
         embedded = None
         rows, lines, digests = [], ["task,transductive,episode,accuracy"], {}
         confusion: dict[str, NDArray[np.int64]] = {}
@@ -50,7 +51,7 @@ def main() -> None:
             _, way, shot = indices.support.shape
             problem = base.Problem(way, shot, len(data.train), *data.images.shape[2:4])
             method = base.create(cell.method, cell.settings, problem, device, seed=0)
-            load(method, weights, trained)
+            weights.fill(method.model, tensors, trained)
             embedded = method.embed_table(table) if embedded is None else embedded
             if way <= EXAMPLE_WAY:
                 support, query = episodes.gather(table, indices.part(slice(1)))
@@ -83,7 +84,7 @@ def main() -> None:
                 if way <= EXAMPLE_WAY:
                     examples[f"{named} predicted"] = result.first
                 print(f"{cell.split}/{task}, {mode}: {value:.4f} ({low:.4f} to {high:.4f}), {n} episodes")
-        with whole_folder(f"results/evaluate/{cell.name}") as out:
+        with whole_folder(out_folder) as out:
             write_json(out / "metrics.json", {"origin": data.origin, "rows": rows, "episodes": digests})
             (out / "episodes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
             # per task: true class, predicted class, count; the classes are rows of `classes`: name, turns
@@ -94,16 +95,6 @@ def main() -> None:
             np.savez_compressed(out / "examples.npz", **pictures)
             write_json(out / "run.json", run_facts(device, time.perf_counter() - start))
         run.tags(origin=data.origin, device=devices.describe(device))
-    report_memory(device)
-
-
-def load(method: base.Method, weights: dict[str, Tensor], path: Path) -> None:
-    """Give the method the weights read from `path`. Raises `UserError` when they are another network's."""
-    try:
-        method.model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path}: not this network's weights ({reason}); `dvc repro` makes it again") from None
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ from fewlabel.intervals import wilson
 from fewlabel.labels import subsets as label_subsets
 from fewlabel.networks import resnet
 from fewlabel.networks.classifier import Classifier, linear_head
+from fewlabel.results import whole_folder, write_json
+from fewlabel.stage import launch
 from fewlabel.training import augment, device, losses
 from fewlabel.training import loop as supervised
 from fewlabel.training.checkpoint import Checkpoint
-from stages.common import launch, run_facts, whole_folder, write_json
+from fewlabel.training.device import run_facts
 
 DATA, BACKBONE = Path("data/prepared/cifar10.npz"), Path("results/pretrain_rotation/backbone.safetensors")
 HELD_OUT = 5000  # training images, with --validate
@@ -42,9 +44,10 @@ def main() -> None:
     start, (per_class, seed) = arguments.start, params.parse_label_cell(arguments.cell)
     on = device.pick(everything.device, everything.deterministic)
     cell = f"{start}-{per_class}-{seed}{'-validate' if arguments.validate else ''}"
+    out_folder = Path("results/finetune") / cell
     print(f"finetune {cell} on {device.describe(on)}")
     depends = settings.model_dump() | {"start": start, "labels": per_class, "seed": seed}
-    with tracking.start("finetune", depends) as run:
+    with tracking.start("finetune", depends, None if arguments.validate else out_folder) as run:
         data = cifar10.load(DATA)
         images, labels, test, test_labels = split(data, arguments.validate)
         chosen = label_subsets.nested_subset(labels, per_class, seed)
@@ -106,7 +109,7 @@ def main() -> None:
             "budget": everything.budget,
         }
         stop = {"stopped_early": stopped_early, "steps": training.steps, "target_accuracy": settings.target_accuracy}
-        with whole_folder(f"results/finetune/{cell}") as out:
+        with whole_folder(out_folder) as out:
             save_file(supervised.tensors(network.head if network.frozen else network), out / "model.safetensors")
             supervised.write_curve(out / "curve.csv", training.curve)
             write_json(out / "metrics.json", {"origin": data.origin, "rows": [row], **stop})

@@ -14,11 +14,13 @@ from fewlabel.data import few_shot
 from fewlabel.errors import UserError
 from fewlabel.fewshot import episodes
 from fewlabel.fewshot import train as meta_training
+from fewlabel.fewshot.cells import Cell, parse
 from fewlabel.fewshot.methods import base
+from fewlabel.results import whole_folder, write_json
+from fewlabel.stage import launch
 from fewlabel.training import device as devices
 from fewlabel.training.checkpoint import Checkpoint
-from stages.common import launch, run_facts, whole_folder, write_json
-from stages.few_shot import Cell, parse, report_memory
+from fewlabel.training.device import run_facts
 
 VALIDATION_TASK = "20w1s"  # where a method has no task of its own: the hardest protocol tells models apart best
 VALIDATION_QUERIES = 15
@@ -31,7 +33,7 @@ def main() -> None:
     rank = devices.join_processes(device)
     data_path = cell.episodes / "data.npz"
 
-    with tracking.start(f"meta_train@{cell.name}", cell.settings.model_dump(), on=rank == 0) as run:
+    with tracking.start(f"meta_train@{cell.name}", cell.settings.model_dump(), cell.trained, on=rank == 0) as run:
         print(f"{cell.name} on {devices.describe(device)}")
         data = few_shot.load(data_path)
         train = episodes.table(data.images, data.train, device)
@@ -67,7 +69,6 @@ def main() -> None:
             write_json(out / "run.json", run_facts(device, outcome.seconds, steps=outcome.steps, processes=processes))
         run.tags(origin=data.origin, device=devices.describe(device), validation_task=f"{way}w{shot}s")
         checkpoint.remove()
-    report_memory(device)
 
 
 def fit_way(method: base.Method, cell: Cell, training: int, validation: int) -> None:
@@ -90,4 +91,4 @@ def fit_way(method: base.Method, cell: Cell, training: int, validation: int) -> 
 
 
 if __name__ == "__main__":
-    launch(main, shared=True)
+    launch(main)

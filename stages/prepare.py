@@ -11,7 +11,7 @@ from fewlabel import params as parameters
 from fewlabel import tracking
 from fewlabel.data import archives, prepared
 from fewlabel.errors import UserError
-from stages.common import launch
+from fewlabel.stage import launch
 
 DATASETS = ("omniglot", "cifar10", "hymenoptera")
 

@@ -15,10 +15,12 @@ from fewlabel.intervals import mean_interval
 from fewlabel.labels.rotation import ROTATIONS, four_copies
 from fewlabel.networks import resnet
 from fewlabel.networks.classifier import Classifier, linear_head
+from fewlabel.results import whole_folder, write_json
+from fewlabel.stage import launch
 from fewlabel.training import augment, device
 from fewlabel.training import loop as supervised
 from fewlabel.training.checkpoint import Checkpoint
-from stages.common import launch, run_facts, whole_folder, write_json
+from fewlabel.training.device import run_facts
 
 DATA, OUT = Path("data/prepared/cifar10.npz"), Path("results/pretrain_rotation")
 CHUNK = 256  # images per forward pass when measuring
@@ -30,7 +32,7 @@ def main() -> None:
     settings = everything.pretrain_rotation
     on = device.pick(everything.device, everything.deterministic)
     print(f"rotation pretraining on {device.describe(on)}")
-    with tracking.start("pretrain_rotation", settings.model_dump()) as run:
+    with tracking.start("pretrain_rotation", settings.model_dump(), OUT) as run:
         data = cifar10.load(DATA)
         images = torch.from_numpy(data.train_images[: settings.images]).to(on)
         test = torch.from_numpy(data.test_images).to(on)

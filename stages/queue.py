@@ -26,8 +26,6 @@ from kombu.exceptions import ChannelError
 from kombu.transport import filesystem
 from kombu.utils.json import loads
 
-from stages import answer_ctrl_c
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,7 +35,6 @@ def main() -> None:
         parser.error("--jobs must be at least 1")
     filesystem.Channel._get = get
     try:
-        answer_ctrl_c()
         run(jobs)
     except (DvcException, ChannelError, OSError) as error:  # the second, where kombu cannot write a message
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -32,10 +32,12 @@ from fewlabel.networks import backbones as pretrained
 from fewlabel.networks import resnet
 from fewlabel.networks.classifier import Classifier, linear_head
 from fewlabel.report import prediction_grid
+from fewlabel.results import whole_folder, write_json
+from fewlabel.stage import launch
 from fewlabel.training import augment, device
 from fewlabel.training import loop as supervised
 from fewlabel.training.checkpoint import Checkpoint
-from stages.common import launch, run_facts, whole_folder, write_json
+from fewlabel.training.device import run_facts
 
 DATA = Path("data/prepared/hymenoptera.npz")
 FEATURES = Path("results/transfer_features/features.safetensors")
@@ -64,9 +66,10 @@ def main() -> None:
     settings = everything.transfer
     start, seed, on = arguments.start, arguments.seed, device.pick(everything.device, everything.deterministic)
     cell = f"{start}-{seed}" + ("" if arguments.fold is None else f"-fold{arguments.fold}")
+    out_folder = Path("results/transfer") / cell
     print(f"transfer {cell} on {device.describe(on)}")
     depends = settings.model_dump() | vars(arguments)
-    with tracking.start("transfer", depends) as run:
+    with tracking.start("transfer", depends, out_folder if arguments.fold is None else None) as run:
         data = hymenoptera.load(DATA)
         train, test = split(data.is_train, arguments.fold)
         labels = torch.from_numpy(data.labels).long()
@@ -123,7 +126,7 @@ def main() -> None:
             stand_in = " (embedded stand-in data)" if data.origin == "embedded" else ""
             budget = "" if everything.budget == "cpu" else f", budget {everything.budget}"  # cpu: the usual one
             title = f"Ants and bees{stand_in}, {row['method']}{budget}"
-            with whole_folder(f"results/transfer/{cell}") as out:
+            with whole_folder(out_folder) as out:
                 save_file(supervised.tensors(arm.network), out / "model.safetensors")
                 supervised.write_curve(out / "curve.csv", training.curve)
                 write_predictions(out / "predictions.csv", data.names[test], data.labels[test], probabilities)

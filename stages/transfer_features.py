@@ -16,9 +16,11 @@ from torch import Tensor
 from fewlabel import params, tracking
 from fewlabel.data import hymenoptera
 from fewlabel.networks import backbones as pretrained
+from fewlabel.results import whole_folder, write_json
+from fewlabel.stage import launch
 from fewlabel.training import augment, device
 from fewlabel.training import loop as supervised
-from stages.common import launch, run_facts, whole_folder, write_json
+from fewlabel.training.device import run_facts
 
 DATA, OUT = Path("data/prepared/hymenoptera.npz"), Path("results/transfer_features")
 CHUNK = 32  # photographs per forward pass
@@ -29,7 +31,7 @@ def main() -> None:
     everything = params.load()
     settings, on = everything.transfer, device.pick(everything.device, everything.deterministic)
     print(f"features of {settings.backbone} on {device.describe(on)}")
-    with tracking.start("transfer_features", {"backbone": settings.backbone, "image_size": settings.image_size}):
+    with tracking.start("transfer_features", {"backbone": settings.backbone, "image_size": settings.image_size}, OUT):
         images = torch.from_numpy(hymenoptera.load(DATA).images).to(on)
         backbone = pretrained.create(settings.backbone, True, seed=0, mirror=everything.data.mirror)
         network = backbone.module.to(on).to(memory_format=torch.channels_last)

@@ -17,14 +17,17 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 # the precision that the hardware has; the parameter `device` is a dependency.)
 PLUMBING = {
     "stages",
-    "stages.common",
     "fewlabel",
     "fewlabel.training",
     "fewlabel.training.checkpoint",
     "fewlabel.training.device",
     "fewlabel.errors",
+    "fewlabel.interrupts",
+    "fewlabel.networks.weights",
     "fewlabel.params",
     "fewlabel.progress",
+    "fewlabel.results",
+    "fewlabel.stage",
     "fewlabel.tracking",
     "fewlabel.tracking.process",
     "fewlabel.tracking.store",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fewlabel import params
 from fewlabel.errors import UserError
-from stages.few_shot import Cell
+from fewlabel.fewshot.cells import Cell
 from tests.conftest import ROOT
 
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())

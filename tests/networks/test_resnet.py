@@ -4,7 +4,6 @@ import pytest
 import torch
 import torchvision
 
-from fewlabel.errors import UserError
 from fewlabel.networks import resnet
 
 
@@ -73,13 +72,3 @@ def test_saved_and_loaded_whole_or_in_part(tmp_path: Path) -> None:
     torch.testing.assert_close(part(images), backbone[:6](images).mean((-2, -1)))
     assert part(images).shape == (2, resnet.WIDTHS[1])
     assert resnet.load(tmp_path / "a", blocks=2, grid=2)(images).shape == (2, resnet.WIDTHS[1] * 4)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no weights"])
-def test_a_file_that_is_no_backbone(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "backbone.safetensors"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match="run the stage pretrain_rotation again") as error:
-        resnet.load(path)
-    assert "\n" not in str(error.value)

@@ -15,11 +15,12 @@ from fewlabel.errors import UserError
 from fewlabel.fewshot import episodes
 from fewlabel.fewshot.episodes import Indices
 from fewlabel.fewshot.methods.base import Method
+from fewlabel.interrupts import signals_wait
 from fewlabel.networks.conv4 import as_many
 from fewlabel.params import Training
 from fewlabel.progress import Progress
 from fewlabel.training import device as devices
-from fewlabel.training.checkpoint import Checkpoint, finite, signals_wait
+from fewlabel.training.checkpoint import Checkpoint, finite
 
 CURVE_POINTS = 1000  # about as many as a figure can show
 VALIDATION_CHUNK = 50  # episodes

@@ -12,11 +12,9 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fewlabel.errors import UserError
+from fewlabel.networks import weights
 
 Stem = Literal["imagenet", "cifar"]
 WIDTHS = (64, 128, 256, 512)  # channels after each group of blocks
@@ -95,19 +93,13 @@ def resnet18(stem: Stem, seed: int, blocks: int = 4, grid: int = 1) -> nn.Sequen
 
 
 def save(backbone: nn.Sequential, stem: Stem, path: Path) -> None:
-    """Write the weights as safetensors. The stem travels with them; one key only, as their order is not fixed."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    save_file(tensors, path, metadata={"stem": stem})
+    """Write the weights; the stem travels with them."""
+    weights.write(path, weights.of(backbone), stem=stem)
 
 
 def load(path: str | Path, blocks: int = 4, grid: int = 1) -> nn.Sequential:
-    """The backbone that `save` wrote, or its first blocks. Raises `UserError`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            stem = (file.metadata() or {}).get("stem", "imagenet")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not a readable backbone ({error}); run the stage pretrain_rotation again") from None
-    backbone = resnet18(cast(Stem, stem), seed=0, blocks=blocks, grid=grid)
-    backbone.load_state_dict({name: tensors[name] for name in backbone.state_dict()})
+    """The backbone that `save` wrote, or its first blocks. Raises `DamagedFile`."""
+    tensors, metadata = weights.read(path)
+    backbone = resnet18(cast(Stem, metadata.get("stem", "imagenet")), seed=0, blocks=blocks, grid=grid)
+    weights.fill(backbone, {name: tensors[name] for name in backbone.state_dict() if name in tensors}, path)
     return backbone

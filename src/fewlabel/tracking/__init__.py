@@ -267,12 +267,13 @@ _current: Run | None = None
 
 
 @contextlib.contextmanager
-def start(stage: str, settings: dict[str, Any], on: bool = True) -> Iterator[Run]:
+def start(stage: str, settings: dict[str, Any], folder: str | Path | None = None, on: bool = True) -> Iterator[Run]:
     """Open the MLflow run of a stage; it ends FINISHED, FAILED or KILLED with the block.
 
     Args:
         stage: the stage's name, used when DVC does not say one (``DVC_STAGE``).
         settings: the stage's own parameters.
+        folder: where the stage leaves its results; None: nowhere.
         on: of the processes that share a training, the first one tells of all.
     """
     global _current
@@ -283,6 +284,8 @@ def start(stage: str, settings: dict[str, Any], on: bool = True) -> Iterator[Run
         run.inputs(name)
         with run.sampling():
             yield run
+        if folder is not None:
+            run.outputs(Path(folder))
     except KeyboardInterrupt:
         run.finish("KILLED")
         raise

@@ -14,9 +14,7 @@ import json
 import os
 import pickle
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,32 +45,6 @@ def _recorded(stage: str) -> str:
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return ""
     return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def signals_wait() -> Iterator[Callable[[], bool]]:
-    """A block in which the first SIGINT or SIGTERM waits: it is given a function that says whether one has come, and
-    has to end soon when it does. A second one does what it always did."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread alone
-        yield lambda: False
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: object) -> None:
-        came.append(number)
-        restore()
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield lambda: bool(came)
-    finally:
-        restore()
 
 
 class Checkpoint:

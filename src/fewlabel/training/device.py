@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,19 @@ def peak_memory_mib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def run_facts(device: torch.device, seconds: float, **more: Any) -> dict[str, Any]:
+    """What `run.json` holds: how a run went on this machine. Only `compare` reads it, so that equal inputs give equal
+    bytes in every other file."""
+    return {
+        "device": describe(device),
+        "seconds": round(seconds, 1),
+        "peak_memory_mib": round(peak_memory_mib(device)),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),  # importing it takes half a second
+        **more,
+    }
 
 
 def launch_processes(count: int) -> None:

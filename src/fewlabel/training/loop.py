@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewlabel.errors import UserError
+from fewlabel.interrupts import signals_wait
 from fewlabel.progress import Progress
 from fewlabel.training import device
-from fewlabel.training.checkpoint import Checkpoint, finite, signals_wait
+from fewlabel.training.checkpoint import Checkpoint, finite
 from fewlabel.training.losses import Loss
 
 

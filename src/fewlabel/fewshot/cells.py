@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fewlabel import params
 from fewlabel.errors import UserError
-from fewlabel.training import device as devices
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,3 @@ def parse(description: str | None) -> Cell:
     if arguments.task:
         params.parse_task(arguments.task)
     return Cell(all_params, **vars(arguments))
-
-
-def report_memory(device: torch.device) -> None:
-    print(f"peak memory {devices.peak_memory_mib(device):,.0f} MiB")
