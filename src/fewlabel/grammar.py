@@ -1,0 +1,70 @@
+"""What the short names in params.yaml, on command lines and of result folders say: tasks (``5w1s``), and numbers of
+labels with a seed (``20-0``)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from fewlabel.errors import UserError
+from fewlabel.strict import short
+
+TEST_TASK = r"^(?:([1-9][0-9]{0,3})w|all-)([1-9][0-9]?)s(?:([1-9][0-9]?)q)?(-upright)?$"
+LABELS_AND_SEED = r"^([1-9][0-9]{0,2}|[1-4][0-9]{3}|5000)-(0|[1-9][0-9]{0,8})$"
+
+TestTask = Annotated[str, Field(pattern=TEST_TASK)]
+TrainingTask = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}w[1-9][0-9]?s$")]
+LabelsAndSeed = Annotated[str, Field(pattern=LABELS_AND_SEED)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a test episode asks, as its name says it: ``5w1s``, ``5w1s1q``, ``5w1s1q-upright``, ``all-5s``.
+
+    Attributes:
+        way: classes of an episode; None: every test class at once.
+        shot: labelled drawings of each.
+        queries: drawings of each to classify; None: as many as ``episodes.queries`` says.
+        upright: only test classes that are not turned.
+    """
+
+    way: int | None
+    shot: int
+    queries: int | None = None
+    upright: bool = False
+
+    @staticmethod
+    def parse(name: str) -> Task:
+        """Raises `UserError` when `name` is no task."""
+        found = re.fullmatch(TEST_TASK, name)
+        if not found:
+            raise UserError(f"{short(name)}: no task; one is written like 5w1s, 5w1s1q, 5w1s1q-upright or all-5s")
+        way, shot, queries, upright = found.groups()
+        return Task(int(way) if way else None, int(shot), int(queries) if queries else None, bool(upright))
+
+
+def parse_task(task: str) -> tuple[int, int]:
+    """Way and shot of a task to train for: ``"20w1s"`` → ``(20, 1)``. Raises `UserError`."""
+    parsed = Task.parse(task)
+    if parsed.way is None or parsed != Task(parsed.way, parsed.shot):
+        raise UserError(f"{task}: a training has a way and a shot and no more, like 5w1s")
+    return parsed.way, parsed.shot
+
+
+def parse_label_cell(cell: str) -> tuple[int, int]:
+    """``"20-1"`` → ``(labels per class=20, seed=1)``. Raises `UserError`."""
+    found = re.fullmatch(LABELS_AND_SEED, cell)
+    if not found:
+        raise UserError(f"{short(cell)}: must be labels per class (1 to 5000) and a seed, as in 20-0")
+    return int(found[1]), int(found[2])
+
+
+def seed(text: str) -> int:
+    """The type of a seed on a command line. Raises ValueError, which argparse reports."""
+    value = int(text)
+    if value not in range(2**31):
+        raise ValueError
+    return value
