@@ -107,21 +107,19 @@ def read_curve(folder: Path) -> pd.DataFrame:
 def write_curves(
     folder: Path, settings: params.Params, few_shot: dict[str, pd.DataFrame], supervised: dict[str, pd.DataFrame]
 ) -> None:
-    """What `dvc plots` draws and compares between revisions: one wide table per label cell, for all starts on one axis;
-    one per few-shot training, a row a validation with the means over the steps that led to it."""
-    folder.mkdir()
+    """What `dvc plots` draws and compares between revisions: for each number of labels and seed a table per measure, a
+    column a start; one per few-shot training, a row a validation with the means over the steps that led to it."""
+    (folder / "few_shot").mkdir(parents=True)
     for name, curve in few_shot.items():
         to_come = curve["val_loss"].notna()[::-1].cumsum()  # validations: the same number from one to the next
         means = curve.groupby(to_come, sort=False).agg(dict.fromkeys(curve, "mean") | {"step": "last"})
-        means.dropna().to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        means.dropna().to_csv(folder / "few_shot" / f"{name}.csv", index=False, float_format="%.6g")
     for cell in settings.cells.label_cells:
-        curves = {
-            start: supervised[f"{start}-{cell}"].set_index("step").drop(columns="epoch")
-            for start in leaderboard.FINETUNE_STARTS
-        }
-        wide = pd.concat(curves, axis=1)
-        wide.columns = ["_".join(pair) for pair in wide.columns.to_flat_index()]
-        wide.to_csv(folder / f"cifar10-{cell}.csv", float_format="%.6g")
+        curves = {start: supervised[f"{start}-{cell}"].set_index("step") for start in leaderboard.FINETUNE_STARTS}
+        (folder / f"cifar10-{cell}").mkdir()
+        for measure in SUPERVISED_CURVE[2:]:
+            of_measure = pd.DataFrame({start: curve[measure] for start, curve in curves.items()})
+            of_measure.to_csv(folder / f"cifar10-{cell}" / f"{measure}.csv", float_format="%.6g")
 
 
 def draw(

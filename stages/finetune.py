@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors.torch import save_file
@@ -35,18 +36,18 @@ CHUNK = 1000  # images per forward pass when measuring
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("start", choices=["scratch", "rotation", "rotation-frozen-early", "rotation-frozen-last"])
+    parser.add_argument("start", choices=get_args(params.FinetuneStart))
     parser.add_argument("cell", help="labels per class and seed, as in 20-0")
     parser.add_argument("--validate", action="store_true", help="measure on held-out training images, write nothing")
     arguments = parser.parse_args()
     everything = params.load()
-    settings = everything.finetune
+    settings, own = everything.finetune, everything.finetune_from[arguments.start]
     start, (per_class, seed) = arguments.start, params.parse_label_cell(arguments.cell)
     on = device.pick(everything.device, everything.deterministic)
     cell = f"{start}-{per_class}-{seed}{'-validate' if arguments.validate else ''}"
     out_folder = Path("results/finetune") / cell
     print(f"finetune {cell} on {device.describe(on)}")
-    depends = settings.model_dump() | {"start": start, "labels": per_class, "seed": seed}
+    depends = settings.model_dump() | own.model_dump() | {"start": start, "labels": per_class, "seed": seed}
     with tracking.start("finetune", depends, None if arguments.validate else out_folder) as run:
         data = cifar10.load(DATA)
         images, labels, test, test_labels = split(data, arguments.validate)
@@ -64,11 +65,11 @@ def main() -> None:
             return supervised.loss_and_accuracy(predict(network, curve_images), test_labels[: len(curve_images)])
 
         stem = everything.pretrain_rotation.stem if start == "scratch" else None  # else the backbone's own
-        network = build(start, settings, stem, seed).to(on)
+        network = build(own, stem, seed).to(on)
         per_epoch = len(images) / settings.batch_size
         recipe = supervised.Recipe(
             steps=max(settings.steps, round(settings.epochs * per_epoch)),
-            lr=settings.frozen_lr if network.frozen else settings.lr,
+            lr=own.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             evaluate_every=settings.evaluate_every,
@@ -126,20 +127,18 @@ def split(data: cifar10.Cifar10, validate: bool) -> tuple[Tensor, Tensor, Tensor
     return images, labels, torch.from_numpy(data.test_images), torch.from_numpy(data.test_labels).long()
 
 
-def build(start: str, settings: params.Finetune, stem: resnet.Stem | None, seed: int) -> Classifier:
+def build(own: params.FinetuneFrom, stem: resnet.Stem | None, seed: int) -> Classifier:
     """The network before training: random where a stem is given, or with the pretrained backbone, or with its first
     blocks frozen."""
     if stem is not None:
         return Classifier(resnet.resnet18(stem, seed), linear_head(resnet.WIDTHS[-1], len(cifar10.CLASSES), seed))
-    if start == "rotation":
+    if not own.frozen_blocks:
         return Classifier(resnet.load(BACKBONE), linear_head(resnet.WIDTHS[-1], len(cifar10.CLASSES), seed))
     # The features of the last block are pooled, as the rotation head saw them; those of an early one keep a grid.
-    early = start == "rotation-frozen-early"
-    blocks, grid = (settings.early_block, settings.early_grid) if early else (len(resnet.WIDTHS), 1)
-    width = resnet.WIDTHS[blocks - 1] * grid**2
+    width = resnet.WIDTHS[own.frozen_blocks - 1] * own.grid**2
     # Normalised without parameters, as the features of a frozen backbone come on every scale.
     head = nn.Sequential(nn.BatchNorm1d(width, affine=False), linear_head(width, len(cifar10.CLASSES), seed))
-    return Classifier(resnet.load(BACKBONE, blocks, grid), head, frozen=True)
+    return Classifier(resnet.load(BACKBONE, own.frozen_blocks, own.grid), head, frozen=True)
 
 
 def predict(network: nn.Module, images: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class Arm:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("start", choices=["scratch", "finetune", "frozen", "small-scratch", "small-rotation"])
+    parser.add_argument("start", choices=get_args(params.TransferStart))
     parser.add_argument("--seed", type=params.seed, default=0)
     parser.add_argument("--fold", type=int, choices=range(FOLDS), help="hold out and measure this quarter of train")
     arguments = parser.parse_args()
@@ -68,7 +69,8 @@ def main() -> None:
     cell = f"{start}-{seed}" + ("" if arguments.fold is None else f"-fold{arguments.fold}")
     out_folder = Path("results/transfer") / cell
     print(f"transfer {cell} on {device.describe(on)}")
-    depends = settings.model_dump() | vars(arguments)
+    own = everything.transfer_from[start]
+    depends = settings.model_dump() | own.model_dump() | vars(arguments)
     with tracking.start("transfer", depends, out_folder if arguments.fold is None else None) as run:
         data = hymenoptera.load(DATA)
         train, test = split(data.is_train, arguments.fold)
@@ -86,7 +88,7 @@ def main() -> None:
         def predict(network: nn.Module) -> Tensor:
             return supervised.predict(network, map(arm.test_inputs, test.split(CHUNK)))
 
-        recipe = recipe_of(start, settings, len(train))
+        recipe = recipe_of(settings, own, len(train))
         inputs = {"frozen": [DATA, FEATURES], "small-rotation": [DATA, ROTATION]}.get(start, [DATA])
         stem = everything.pretrain_rotation.stem if start == "small-scratch" else None  # else the backbone's own
         depends |= {"stem": stem} | device.mode(on)
@@ -147,17 +149,11 @@ def split(is_train: NDArray[np.bool_], fold: int | None) -> tuple[Tensor, Tensor
     return train[~held_out], train[held_out]
 
 
-def recipe_of(start: str, settings: params.Transfer, images: int) -> supervised.Recipe:
+def recipe_of(settings: params.Transfer, own: params.TransferFrom, images: int) -> supervised.Recipe:
     per_epoch = images / settings.batch_size
-    if start.startswith("small"):
-        epochs, lr = settings.small_epochs, settings.small_lr
-    elif start == "frozen":
-        epochs, lr = settings.frozen_epochs, settings.frozen_lr
-    else:
-        epochs, lr = settings.epochs, settings.scratch_lr if start == "scratch" else settings.finetune_lr
     return supervised.Recipe(
-        steps=max(1, round(epochs * per_epoch)),
-        lr=lr,
+        steps=max(1, round(own.epochs * per_epoch)),
+        lr=own.lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         evaluate_every=max(1, round(settings.evaluate_every * per_epoch)),
@@ -166,18 +162,17 @@ def recipe_of(start: str, settings: params.Transfer, images: int) -> supervised.
     )
 
 
-def whole_arm(start: str, everything: params.Params, seed: int, images: Tensor) -> Arm:
+def whole_arm(start: params.TransferStart, everything: params.Params, seed: int, images: Tensor) -> Arm:
     """All layers train, on random crops and mirror images."""
-    settings = everything.transfer
+    settings, small = everything.transfer, everything.transfer_from[start].size
     if start.startswith("small"):
         trained = start == "small-rotation"
         module = resnet.load(ROTATION) if trained else resnet.resnet18(everything.pretrain_rotation.stem, seed)
         name, backbone = "resnet18", pretrained.Backbone(module, resnet.WIDTHS[-1])
-        size = crop_size = settings.small_size
     else:
         name = settings.backbone
         backbone = pretrained.create(name, start == "finetune", seed, everything.data.mirror)
-        size, crop_size = settings.image_size, settings.crop_size
+    size, crop_size = small or settings.image_size, small or settings.crop_size
     network = Classifier(backbone.module, linear_head(backbone.width, len(hymenoptera.CLASSES), seed))
 
     def train_inputs(which: Tensor, draw: torch.Generator) -> Tensor:

@@ -243,6 +243,7 @@ class Params(Section):
     budget: Budget
     device: Literal["auto", "cpu", "cuda"]
     deterministic: bool
+    launch: Annotated[str, Field(pattern=r"^(python|torchrun)[ -~]{0,200}$")]
     data: Data
     cells: Cells
     episodes: Episodes
@@ -267,7 +268,7 @@ class Params(Section):
         """The names of the tasks that a model of this split is tested on."""
         if own := self.own_images.get(split):
             return own.tasks or self.episodes.tasks
-        published: dict[str, list[str]] = {**self.episodes.published_tasks}
+        published = {str(name): tasks for name, tasks in self.episodes.published_tasks.items()}
         return list(dict.fromkeys([*self.episodes.tasks, *published.get(split, [])]))
 
     @model_validator(mode="after")

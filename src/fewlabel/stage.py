@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from fewlabel import params
 from fewlabel.errors import UserError
+from fewlabel.strict import plain
 
 # What to lower when a stage runs out of memory; {0} and {1} are the arguments of its command line.
 LOWER = {
@@ -42,7 +42,7 @@ def launch(main: Callable[[], None]) -> None:
         line = _one_line(error)
         if line is None or os.environ.get("FEWLABEL_TRACEBACK") == "1":
             raise
-        print(f"error: {params.plain(line)}", file=sys.stderr)
+        print(f"error: {plain(line)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -339,7 +339,7 @@ def test_a_head_on_a_frozen_backbone_is_served_with_it(store, tmp_path, monkeypa
     for path in (folder, pretrained):
         path.mkdir(parents=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/none")
-    with tracking.start("finetune", settings | {"early_block": 1, "early_grid": 4}):
+    with tracking.start("finetune", settings | {"frozen_blocks": 1, "grid": 4}):
         resnet.save(backbone, "imagenet", pretrained / "backbone.safetensors")
         save_file(supervised.tensors(head), folder / "model.safetensors")
         tracking.outputs(folder)

@@ -468,8 +468,7 @@ def _servable(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         names = {"method": method, "protocol": protocol, "seed": seed}
         return common | names | {"way": way, "shot": shot, "image": _image(split)}
     if kind == "cifar10":
-        frozen = {"rotation-frozen-early": settings.get("early_block"), "rotation-frozen-last": 4}
-        return common | {"image": [3, 32, 32], "way": 10, "blocks": frozen.get(settings["start"])}
+        return common | {"image": [3, 32, 32], "way": 10, "blocks": settings["frozen_blocks"] or None}
     row = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["rows"][0]
     backbone = row["method"].removeprefix(f"{settings['start']}-")
     return common | {"image": [3, 256, 256], "way": 2, "backbone": backbone}

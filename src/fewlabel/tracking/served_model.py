@@ -66,18 +66,17 @@ class ServedModel(PythonModel):
         first = self.weights.get("backbone.conv1.weight")  # of a ResNet
         stem: resnet.Stem = "imagenet" if first is None or first.shape[-1] == 7 else "cifar"
         if self.config["kind"] == "hymenoptera":
-            size = settings["image_size"]
+            size = settings["size"] or settings["image_size"]
             head_alone = "weight" in self.weights  # of a frozen backbone, which is ImageNet's as it is
             made = pretrained.create(self.config["backbone"], pretrained=head_alone, seed=0)
             if start.startswith("small"):
-                size = settings["small_size"]
                 made = pretrained.Backbone(resnet.resnet18(stem, seed=0), resnet.WIDTHS[-1])
             network = Classifier(made.module, linear_head(made.width, classes, seed=0))
             (network.head if head_alone else network).load_state_dict(self.weights)
             network.eval()
             return lambda images: network(made.normalise(augment.middle(images, size)))
-        frozen, early = start.startswith("rotation-frozen"), start == "rotation-frozen-early"
-        blocks, grid = (settings["early_block"], settings["early_grid"]) if early else (len(resnet.WIDTHS), 1)
+        frozen, grid = settings["frozen_blocks"] > 0, settings["grid"]
+        blocks = settings["frozen_blocks"] or len(resnet.WIDTHS)
         width = resnet.WIDTHS[blocks - 1] * grid**2
         head: nn.Module = linear_head(width, classes, seed=0)
         if frozen:
