@@ -14,9 +14,9 @@ from pydantic import Field, model_validator
 from fewlabel import strict
 from fewlabel.errors import UserError
 from fewlabel.grammar import LabelsAndSeed, Task, TestTask, TrainingTask, parse_label_cell, parse_task, seed
-from fewlabel.strict import Section, Some, plain, short
+from fewlabel.strict import Section, Some, short
 
-__all__ = ["Task", "parse_label_cell", "parse_task", "plain", "seed"]  # beside what is defined here
+__all__ = ["Task", "parse_label_cell", "parse_task", "seed"]  # beside what is defined here
 Budget = Literal["smoke", "cpu", "night", "gpu"]
 BUDGETS: tuple[str, ...] = get_args(Budget)  # from the smallest
 OMNIGLOT_SPLITS = ("lake", "vinyals")

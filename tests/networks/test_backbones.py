@@ -68,13 +68,6 @@ def test_a_backbone_that_cannot_be_used_is_refused_in_one_line(name: str, messag
     assert "\n" not in str(error.value)
 
 
-def test_the_params_know_all_that_can_be_taken() -> None:
-    known = set(torchvision.models.list_models(module=torchvision.models))
-    several_heads, no_linear_layer = {"googlenet", "inception_v3"}, {"squeezenet1_0", "squeezenet1_1"}
-    assert {*params.BACKBONES} == {pretrained.LITE0, *known} - several_heads - no_linear_layer
-    assert len(params.BACKBONES) == len(set(params.BACKBONES))
-
-
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
 def test_from_scratch_the_seed_decides(name: str) -> None:
     one, same, other = (pretrained.create(name, False, seed).module.state_dict() for seed in (1, 1, 2))

@@ -67,7 +67,10 @@ def typed_value_replaced(draw: random.Random) -> str:
             draw.uniform(-1, 1) * 10.0 ** draw.randint(-300, 300),
             "".join(draw.choice(ODD + "aZ09") for _ in range(draw.randint(0, 20))),
             [draw.choice([0, -1, "x", None, 1.5, []]) for _ in range(draw.randint(0, 4))],
-            {draw.choice(["smoke", "cpu", "gpu", "x", 1, None]): draw.choice([1, "x", None, {}]) for _ in range(3)},
+            {
+                draw.choice(["smoke", "cpu", "night", "gpu", "x", 1, None]): draw.choice([1, "x", None, {}])
+                for _ in range(3)
+            },
         ]
     )
     return yaml.safe_dump(raw, allow_unicode=draw.random() < 0.5)
