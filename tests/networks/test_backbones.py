@@ -4,7 +4,6 @@ import pytest
 import torch
 import torchvision
 
-from fewlabel import params
 from fewlabel.data import archives
 from fewlabel.data import download as acquire
 from fewlabel.errors import UserError

@@ -80,14 +80,14 @@ MAML = {"meta_train@maml-lake-5w1s-0", "evaluate@maml-lake-5w1s-0"}
 METRIC = {"metric_train@prototypes-lake-0", "evaluate_metric@prototypes-lake-0"}
 FINETUNE = {
     "finetune@rotation-20-0",
-    "finetune_frozen_early@20-0",
-    "finetune_frozen_last@20-0",
+    "finetune@rotation-frozen-early-20-0",
+    "finetune@rotation-frozen-last-20-0",
     "from_scratch@20-0",
 }
 TRANSFER = {
     "transfer@scratch-0",
     "transfer@finetune-0",
-    "transfer_small@0",
+    "transfer@small-scratch-0",
     "transfer_rotation@0",
     "transfer_frozen@0",
 }
@@ -100,11 +100,16 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
         ("params.yaml", "inner_lr: 0.4", "inner_lr: 0.3", MAML),
         ("params.yaml", "lr: 0.002               # at the start", "lr: 0.004  # at the start", METRIC),
         ("params.yaml", "  lr: 0.1  ", "  lr: 0.2  ", {"pretrain_rotation"}),
-        ("params.yaml", "  lr: 0.03  ", "  lr: 0.02  ", {"finetune@rotation-20-0", "from_scratch@20-0"}),
-        ("params.yaml", "  frozen_lr: 0.01 ", "  frozen_lr: 0.02 ", {stage for stage in FINETUNE if "frozen" in stage}),
-        ("params.yaml", "early_grid: 4", "early_grid: 2", {"finetune_frozen_early@20-0"}),
-        ("params.yaml", "finetune_lr: 0.005", "finetune_lr: 0.004", {"transfer@finetune-0"}),
-        ("params.yaml", "frozen_lr: 0.03", "frozen_lr: 0.02", {"transfer_frozen@0"}),
+        ("params.yaml", "  rotation: {lr: 0.03}", "  rotation: {lr: 0.02}", {"finetune@rotation-20-0"}),
+        (
+            "params.yaml",
+            "momentum: 0.9\n  weight_decay: 0.0005\n  loss",
+            "momentum: 0.8\n  weight_decay: 0.0005\n  loss",
+            FINETUNE,
+        ),
+        ("params.yaml", "    grid: 4 ", "    grid: 2 ", {"finetune@rotation-frozen-early-20-0"}),
+        ("params.yaml", "lr: 0.005", "lr: 0.004", {"transfer@finetune-0"}),
+        ("params.yaml", "frozen: {lr: 0.03", "frozen: {lr: 0.02", {"transfer_frozen@0"}),
         ("src/fewlabel/fewshot/methods/maml.py", "", "# changed\n", MAML),
         ("src/fewlabel/networks/conv4.py", "", "# changed\n", MAML | METRIC),
         (
@@ -142,7 +147,7 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
         ),
     ],
     ids=(
-        "inner_lr lr pretrain_rotation finetune finetune_frozen finetune_early transfer_finetune transfer_frozen "
+        "inner_lr lr pretrain_rotation finetune finetune_all finetune_early transfer_finetune transfer_frozen "
         "maml.py conv4.py augment.py figures.py tracking.py seed split labels transfer_seed method"
     ).split(),
 )

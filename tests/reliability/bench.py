@@ -9,10 +9,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 import yaml
 
+from fewlabel import params
 from tests.pipeline.conftest import Clone
 
 STEPS, EVERY = 24, 4  # of each training, and between its checkpoints
@@ -34,7 +35,7 @@ SETTINGS: dict[str, Any] = {
     # 256 images in batches of 64 are 4 steps an epoch, 20 photographs a class in batches of 16 are 2.5
     **{"pretrain_rotation.epochs": STEPS / 4, "pretrain_rotation.save_every": EVERY / 4},
     **{"finetune.steps": STEPS, "finetune.save_every": EVERY},
-    **{"transfer.epochs": STEPS / 2.5, "transfer.frozen_epochs": STEPS / 2.5, "transfer.small_epochs": STEPS / 2.5},
+    **{f"transfer_from.{start}.epochs": STEPS / 2.5 for start in get_args(params.TransferStart)},
     "transfer.save_every": 2,
 }
 
