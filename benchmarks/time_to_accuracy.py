@@ -135,9 +135,9 @@ def naive_accuracy(network: Naive, folders: list[list[Path]], indices: Indices, 
 def unpack(raw: Path, root: Path) -> tuple[list[list[Path]], list[list[Path]]]:
     """The PNG files of every background and every evaluation character, sorted as the prepared data are."""
     parts = []
-    for archive in (omniglot.BACKGROUND, omniglot.EVALUATION):
-        common.unpack(raw / archive.name, root)
-        folders = sorted((root / Path(archive.name).stem).glob("*/*"), key=lambda path: "/".join(path.parts[-2:]))
+    for part in ("images_background", "images_evaluation"):
+        common.unpack(raw / f"{part}.zip", root)
+        folders = sorted((root / part).glob("*/*"), key=lambda path: "/".join(path.parts[-2:]))
         parts.append([sorted(folder.glob("*.png")) for folder in folders])
     return parts[0], parts[1]
 

@@ -1,4 +1,4 @@
-"""Get a dataset's archives, verified: from a mirror folder, the official address, or drawn here as stand-ins.
+"""Get a data set's archives, verified, from a mirror folder or the official address, or draw small ones (embedded).
 
 The archives are kept as they are, never extracted, beside a ``source.json`` that says where each came from.
 """
@@ -6,21 +6,20 @@ The archives are kept as they are, never extracted, beside a ``source.json`` tha
 from __future__ import annotations
 
 import argparse
-import importlib
 from pathlib import Path
 
 from fewlabel import params as parameters
 from fewlabel import tracking
-from fewlabel.data import archives
-from fewlabel.data import download as acquire
-from fewlabel.data import standins as embedded
+from fewlabel.data import archives, standins
+from fewlabel.data.download import mirror_folder, obtain
+from fewlabel.data.sources import SOURCES
 from fewlabel.results import whole_folder, write_json
 from fewlabel.stage import launch
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset", choices=embedded.DRAW)
+    parser.add_argument("dataset", choices=SOURCES)
     dataset = parser.parse_args().dataset
     section = parameters.load().data
     with (
@@ -37,12 +36,10 @@ def main() -> None:
 
 def _fill(dataset: str, folder: Path, section: parameters.Data) -> str:
     if section.source == "embedded":
-        embedded.DRAW[dataset](folder)
+        standins.DRAW[dataset](folder)
         return "embedded"
-    wanted = importlib.import_module(f"fewlabel.data.{dataset}").ARCHIVES
-    mirror = acquire.mirror_folder(section.mirror)
-    sources = {acquire.obtain(archive, folder, mirror)[0] for archive in wanted}
-    return "mirror" if "mirror" in sources else "official"
+    places = {obtain(source, folder, mirror_folder(section.mirror))[0] for source in SOURCES[dataset]}
+    return "mirror" if "mirror" in places else "official"
 
 
 if __name__ == "__main__":

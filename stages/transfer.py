@@ -43,6 +43,7 @@ from fewlabel.training.device import run_facts
 DATA = Path("data/prepared/hymenoptera.npz")
 FEATURES = Path("results/transfer_features/features.safetensors")
 ROTATION = Path("results/pretrain_rotation/backbone.safetensors")
+WEIGHTS = Path("data/raw/backbone/weights.pth")
 FOLDS = 4
 CHUNK = 32  # photographs per forward pass when measuring
 
@@ -171,7 +172,8 @@ def whole_arm(start: params.TransferStart, everything: params.Params, seed: int,
         name, backbone = "resnet18", pretrained.Backbone(module, resnet.WIDTHS[-1])
     else:
         name = settings.backbone
-        backbone = pretrained.create(name, start == "finetune", seed, everything.data.mirror)
+        weights = WEIGHTS if start == "finetune" else None
+        backbone = pretrained.create(name, seed, weights, sizes=(settings.image_size, settings.crop_size))
     size, crop_size = small or settings.image_size, small or settings.crop_size
     network = Classifier(backbone.module, linear_head(backbone.width, len(hymenoptera.CLASSES), seed))
 

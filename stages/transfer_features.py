@@ -23,6 +23,7 @@ from fewlabel.training import loop as supervised
 from fewlabel.training.device import run_facts
 
 DATA, OUT = Path("data/prepared/hymenoptera.npz"), Path("results/transfer_features")
+WEIGHTS = Path("data/raw/backbone/weights.pth")
 CHUNK = 32  # photographs per forward pass
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     print(f"features of {settings.backbone} on {device.describe(on)}")
     with tracking.start("transfer_features", {"backbone": settings.backbone, "image_size": settings.image_size}, OUT):
         images = torch.from_numpy(hymenoptera.load(DATA).images).to(on)
-        backbone = pretrained.create(settings.backbone, True, seed=0, mirror=everything.data.mirror)
+        backbone = pretrained.create(settings.backbone, 0, WEIGHTS, sizes=[settings.image_size])
         network = backbone.module.to(on).to(memory_format=torch.channels_last)
 
         def features(photographs: Tensor) -> Tensor:

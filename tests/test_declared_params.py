@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from fewlabel import params
 from fewlabel.data import cifar10, hymenoptera
-from fewlabel.networks import resnet
+from fewlabel.networks import backbones, resnet
 from stages import finetune, pretrain_rotation, transfer, transfer_features
 from tests.conftest import ROOT
 from tests.test_dag import EXPANDED, interpolate
@@ -60,6 +60,8 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     for path in (finetune.DATA, transfer.DATA, finetune.BACKBONE, transfer.FEATURES):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    transfer.WEIGHTS.parent.mkdir(parents=True)
+    transfer.WEIGHTS.symlink_to(backbones.packaged_weights(backbones.LITE0) or "")
     resnet.save(resnet.resnet18("imagenet", 0), "imagenet", finetune.BACKBONE)
     save_file({name: torch.ones(12, 1280) for name in ("upright", "mirrored")}, transfer.FEATURES)
     text = (ROOT / "params.yaml").read_text()

@@ -1,45 +1,46 @@
 """Downloads against a small server on this machine that misbehaves on request."""
 
 import contextlib
-import errno
 import functools
 import gzip
 import hashlib
 import http.server
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fewlabel.data import download as acquire
-from fewlabel.data.archives import Archive
+from fewlabel.data import download
+from fewlabel.data.sources import Source
 from fewlabel.errors import UserError
-from tests.conftest import ROOT
 
 BODY = bytes(range(256)) * 4000  # about a megabyte
+PART = download.DOWNLOADS / "file.bin.part"
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `BODY`; ``script`` lists what to do with the coming requests: a status, ``cut`` or ``stall`` half way,
-    stay ``silent``, ``understate`` the length, ``ignore range`` or ``refuse range``, ``redirect`` to another host, tell
-    ``no length``, ``gzip`` it unasked, serve an ``other`` version; some of them ``... cut`` too."""
+    """Serves `BODY`. ``script`` lists what to do with the coming requests: answer with a status, ``cut`` or ``stall``
+    half way, ``ignore`` or ``refuse`` a range, tell ``no length``, ``gzip`` it unasked, serve an ``other`` version."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.script: list[int | str] = []
-        self.ranges: list[str | None] = []
+        self.ranges: list[str | None] = []  # of each request
         self.body = BODY
-        self.gate: threading.Event | None = None
-        self.asked = threading.Event()
-        self.piece, self.seconds, self.pause = len(BODY) // 2, 0.0, threading.Event()  # sends so much, waits so long
+        self.gate = threading.Event()  # closed, it holds up every answer
+        self.gate.set()
+        self.end = threading.Event()
+        self.piece, self.seconds = len(BODY) // 2, 0.0  # bytes sent at once, and the pause after them
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/file.bin"
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each request began."""
+        return [int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0 for asked in self.ranges]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,53 +52,36 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)
-        self.server.asked.set()
-        if self.server.gate:
-            self.server.gate.wait(60)
+        self.server.gate.wait(60)
         action = self.server.script.pop(0) if self.server.script else "serve"
+        if action == "refuse":
+            action = 400 if asked else "serve"
         if isinstance(action, int):
             self.send_error(action)
             return
-        if action == "refuse range" and asked:
-            self.send_error(400)
-            return
-        if action == "silent":
-            self.server.pause.wait(10)
-            return
-        if action == "redirect":
-            self.send_response(302)
-            self.send_header("Location", f"http://localhost:{self.server.server_port}/elsewhere")
-            self.end_headers()
-            return
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and action != "ignore range" else 0
+        start = self.server.starts[-1] if action != "ignore" else 0
         body = self.server.body
         if action.startswith("gzip"):
             body = gzip.compress(body, mtime=0)
         elif action.startswith("other"):
             body = body[::-1]
-        if start >= len(body):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(body)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         if not action.startswith("no length"):
-            self.send_header("Content-Length", str((len(body) - start) // (2 if action == "understate" else 1)))
+            self.send_header("Content-Length", str(len(body) - start))
         if action.startswith("gzip"):
             self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         rest = body[start:]
-        piece = min(self.server.piece, max(1, len(rest) // 2))
-        for at in range(0, len(rest), piece):
-            if action.endswith(("cut", "stall")) and at >= len(rest) // 2:
-                self.server.pause.wait(10 if action == "stall" else 0)
-                break
-            with contextlib.suppress(ConnectionError):
-                self.wfile.write(rest[at : at + piece])
-            self.server.pause.wait(self.server.seconds)
+        if action.endswith(("cut", "stall")):
+            rest = rest[: len(rest) // 2]
+        with contextlib.suppress(ConnectionError):
+            for at in range(0, len(rest), self.server.piece):
+                self.wfile.write(rest[at : at + self.server.piece])
+                self.server.end.wait(self.server.seconds)
+        if action == "stall":
+            self.server.end.wait(10)
 
 
 @contextlib.contextmanager
@@ -105,7 +89,7 @@ def serving(server: Server) -> Iterator[Server]:
     thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.01), daemon=True)
     thread.start()
     yield server
-    server.pause.set()
+    server.end.set()
     server.shutdown()
     server.server_close()
 
@@ -117,327 +101,150 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def _scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Runs in an empty folder; → the pauses between attempts, which are not waited for."""
+    waited: list[float] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FEWLABEL_MIRROR", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr("time.sleep", lambda _: None)  # the pauses between tries
+    monkeypatch.setattr("time.sleep", waited.append)
+    return waited
 
 
-def wanted(url: str, **more: str) -> Archive:
-    return Archive("file.bin", url, hashlib.sha256(BODY).hexdigest(), **more)  # type: ignore[arg-type]
+def wanted(url: str, **more: object) -> Source:
+    return Source("file.bin", url, hashlib.sha256(BODY).hexdigest(), **more)  # type: ignore[arg-type]
 
 
-def obtain(archive: Archive, mirror: Path | None = None) -> str:
-    source, path = acquire.obtain(archive, Path("out"), mirror)
+def obtain(source: Source, mirror: Path | None = None) -> str:
+    place, path = download.obtain(source, Path("out"), mirror)
     assert path.read_bytes() == BODY
-    return source
+    return place
 
 
-def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+def refused(url: str, *words: str, mirror: Path | None = None, **more: object) -> None:
+    """The file is refused in one line with these words, and nothing is kept of it."""
+    with pytest.raises(UserError) as error:
+        obtain(wanted(url, **more), mirror)
     text = str(error.value)
     assert "\n" not in text
-    return text
+    assert [word for word in words if word not in text] == []
+    assert not Path("out/file.bin").exists()
+    assert not PART.exists() or not PART.stat().st_size
 
 
-def test_a_plain_download(server: Server) -> None:
-    assert obtain(wanted(server.url)) == "official"
-    assert not list(Path(".checkpoints").rglob("*.part"))
-
-
-def test_a_cut_connection_is_resumed_where_it_was_cut(server: Server) -> None:
-    server.script = ["cut", "cut"]
+def test_a_plain_download_is_kept_so_that_a_second_run_needs_no_network(server: Server) -> None:
+    assert obtain(wanted(server.url)) == obtain(wanted(server.url)) == "official"
+    assert server.ranges == [None]
+    assert not PART.exists()
+    (download.DOWNLOADS / "file.bin").write_bytes(BODY[:-1])  # a damaged one is replaced
     obtain(wanted(server.url))
-    assert server.ranges[0] is None
-    starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in server.ranges[1:] if asked]
-    assert len(starts) == 2
-    assert 0 < starts[0] < starts[1] < len(BODY)
-
-
-def test_a_server_that_stalls_is_left_and_asked_again_for_the_rest(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(acquire, "READ_S", 0.2)
-    server.script = ["silent", "stall", "stall"]
-    obtain(wanted(server.url))
-    assert server.ranges[:2] == [None, None]
-    starts = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in server.ranges[2:] if asked]
-    assert len(starts) == 2
-    assert 0 < starts[0] < starts[1] < len(BODY)
-
-
-def test_a_server_that_stays_silent_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acquire, "READ_S", 0.05)
-    server.script = ["silent"] * 20
-    with pytest.raises(UserError) as error:
-        obtain(wanted(server.url))
-    assert "no answer in time" in one_line(error)
-    assert len(server.ranges) == acquire.TRIES
-
-
-def test_an_understated_length_gives_no_half_a_file(server: Server) -> None:
-    server.script = ["understate"]
-    with pytest.raises(UserError, match="wrong or damaged content"):
-        obtain(wanted(server.url))
-    assert not Path("out").exists()
-    assert not list(Path(".checkpoints").rglob("*.part"))
-    assert obtain(wanted(server.url)) == "official"
     assert server.ranges == [None, None]
 
 
-def test_a_later_run_resumes_what_a_killed_one_left(server: Server) -> None:
-    part = acquire.DOWNLOADS / "file.bin.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(BODY[:1000])
+@pytest.mark.parametrize("failure", ["cut", "stall"])
+def test_a_download_continues_where_it_was_cut(server: Server, monkeypatch, failure: str) -> None:
+    monkeypatch.setattr(download, "READ_S", 0.2)
+    server.script = [failure] * 5  # more than TRIES: each brought new bytes
     obtain(wanted(server.url))
-    assert server.ranges == ["bytes=1000-"]
+    assert server.starts == sorted(set(server.starts))
+    assert len(server.starts) == 6
 
 
-def test_a_part_that_is_whole_already_is_taken(server: Server) -> None:
-    part = acquire.DOWNLOADS / "file.bin.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(BODY)
-    assert obtain(wanted(server.url)) == "official"
-
-
-def test_a_server_that_cannot_resume_sends_all_of_it_again(server: Server) -> None:
-    server.script = ["cut", "ignore range"]
+@pytest.mark.parametrize("had", [1000, len(BODY)])
+def test_a_later_run_continues_what_a_killed_one_left(server: Server, had: int) -> None:
+    PART.parent.mkdir(parents=True)
+    PART.write_bytes(BODY[:had])
     obtain(wanted(server.url))
-
-
-def test_a_wrong_beginning_is_fetched_again_from_the_start(server: Server) -> None:
-    part = acquire.DOWNLOADS / "file.bin.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b"x" * 1000)
-    obtain(wanted(server.url))
-    assert server.ranges == ["bytes=1000-", None]
+    assert server.starts == ([had] if had < len(BODY) else [])
 
 
 @pytest.mark.parametrize(
     ("script", "from_the_start"),
     [
-        (["redirect"], 2),
-        (["redirect", "cut", "redirect"], 2),
-        (["no length"], 1),
+        (["cut", "ignore"], 1),
         (["no length cut"], 2),
         (["gzip"], 1),
         (["gzip cut", "gzip", "gzip"], 2),
-        (["cut", "refuse range", "refuse range"], 2),
-        (["other cut"], 2),
+        (["cut", "refuse"], 2),
+        (["other cut"], 2),  # the two halves make no file
+        ([503, 429, "cut", 500, 408], 3),
     ],
     ids=str,
 )
-def test_what_may_be_mended_is_fetched_to_its_end(server: Server, script: list[int | str], from_the_start: int) -> None:
+def test_what_can_be_had_is_fetched_to_its_end(server: Server, script: list[int | str], from_the_start: int) -> None:
     server.script = script
     assert obtain(wanted(server.url)) == "official"
     assert server.ranges.count(None) == from_the_start
 
 
-def test_a_file_that_never_ends_is_refused_and_not_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acquire, "MAX_BYTES", len(BODY) // 2)
-    for _ in range(2):
-        with pytest.raises(UserError, match="sends more than any true file holds"):
-            obtain(wanted(server.url))
-    assert server.ranges == [None, None]
-
-
-def test_a_file_system_without_locks(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(acquire.FileLock, "acquire", fails)
-    assert obtain(wanted(server.url)) == "official"
-
-
-def test_a_busy_server_is_asked_again(server: Server) -> None:
-    server.script = [503, 500, 429]
-    assert obtain(wanted(server.url)) == "official"
-
-
-def test_a_server_that_stays_busy_is_given_up_after_pauses_that_grow(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr("time.sleep", pauses.append)
+def test_a_server_that_stays_busy_is_given_up_after_pauses_that_grow(server: Server, pauses: list[float]) -> None:
     server.script = [503] * 20
-    with pytest.raises(UserError) as error:
-        obtain(wanted(server.url))
-    assert "HTTP 503" in one_line(error)
-    assert len(server.ranges) == acquire.TRIES
-    assert pauses == [0.5, 1, 2]
+    refused(server.url, "HTTP 503")
+    assert len(server.ranges) == download.TRIES
+    assert pauses == [1, 2]
 
 
 def test_a_missing_file_says_what_was_tried_and_the_ways_out(server: Server, tmp_path: Path) -> None:
     server.script = [404]
     (tmp_path / "mirror").mkdir()
-    with pytest.raises(UserError) as error:
-        obtain(wanted(server.url), tmp_path / "mirror")
-    text = one_line(error)
-    for piece in ("file.bin", "has no such file", server.url, "HTTP 404", "FEWLABEL_MIRROR", "data.source=embedded"):
-        assert piece in text
+    ways_out = ("FEWLABEL_MIRROR", "data.source=embedded")
+    refused(server.url, "file.bin", "has no such file", server.url, "HTTP 404", *ways_out, mirror=tmp_path / "mirror")
     assert len(server.ranges) == 1
-    assert not Path("out").exists()
+    refused("http://127.0.0.1:9/x", "nowhere: is no folder", "no answer (ConnectionError)", mirror=Path("nowhere"))
 
 
-def test_wrong_bytes_are_refused_and_not_kept(server: Server) -> None:
+def test_wrong_bytes_are_refused_and_not_kept(server: Server, monkeypatch) -> None:
+    refused(server.url, server.url, "md5", md5="0" * 32)
     server.body = b"<html>please log in</html>"
-    with pytest.raises(UserError, match=r"file\.bin"):
-        obtain(wanted(server.url))
-    assert not Path("out").exists()
-    assert not list(Path(".checkpoints").rglob("*.part"))
+    refused(server.url, server.url, "wrong or damaged content")
+    server.body = BODY
+    monkeypatch.setattr(download, "MAX_BYTES", len(BODY) // 2)
+    refused(server.url, "sends more than")
 
 
-def test_the_official_file_must_have_its_md5(server: Server) -> None:
-    with pytest.raises(UserError, match="md5"):
-        obtain(wanted(server.url, md5="0" * 32))
-
-
-def test_no_one_answers() -> None:
-    with pytest.raises(UserError) as error:
-        obtain(wanted("http://127.0.0.1:9/file.bin"), Path("nowhere"))
-    text = one_line(error)
-    assert "nowhere" in text
-    assert "is no folder" in text
-    assert "no connection" in text
-
-
-def test_secrets_of_a_proxy_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxys_password_is_not_printed(monkeypatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://me:hunter2@127.0.0.1:9")
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match="ProxyError") as error:
         obtain(wanted("http://files.invalid/file.bin"))
-    assert "hunter2" not in one_line(error)
+    assert "hunter2" not in str(error.value)
 
 
 def test_two_at_once_download_it_once(server: Server) -> None:
-    server.gate = threading.Event()
-    results: list[str] = []
+    server.gate.clear()
+    found: list[bytes] = []
 
-    def work(number: int) -> None:
-        results.append(acquire.obtain(wanted(server.url), Path(f"out{number}"), None)[0])
+    def work(folder: str) -> None:
+        found.append(download.obtain(wanted(server.url), Path(folder), None)[1].read_bytes())
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    threads = [threading.Thread(target=work, args=(folder,)) for folder in ("one", "two")]
     for thread in threads:
         thread.start()
     server.gate.set()
     for thread in threads:
         thread.join(20)
-    assert results == ["official", "official"]
+    assert found == [BODY, BODY]
     assert server.ranges == [None]
-    assert Path("out0/file.bin").read_bytes() == Path("out1/file.bin").read_bytes() == BODY
 
 
-def test_two_processes_at_once_download_it_once(server: Server) -> None:
-    server.gate = threading.Event()
-
-    def start(out: str) -> subprocess.Popen[str]:
-        code = (
-            f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n"
-            "from pathlib import Path\n"
-            "from fewlabel.data import download as acquire\n"
-            "from fewlabel.data.archives import Archive\n"
-            f"print(acquire.obtain({wanted(server.url)!r}, Path({out!r}), None)[0])\n"
-        )
-        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-
-    first = start("out0")
-    assert server.asked.wait(60)
-    second = start("out1")
-    assert second.stdout
-    assert "another process is downloading it, waiting" in second.stdout.readline()
-    server.gate.set()
-    for process in (first, second):
-        assert process.communicate(timeout=60)[0].endswith("official\n")
-        assert process.returncode == 0
-    assert server.ranges == [None]
-    assert Path("out0/file.bin").read_bytes() == Path("out1/file.bin").read_bytes() == BODY
-
-
-def test_a_second_run_needs_no_network(server: Server) -> None:
-    obtain(wanted(server.url))
-    obtain(wanted(server.url))
-    assert len(server.ranges) == 1
-
-
-def test_a_damaged_kept_download_is_replaced(server: Server) -> None:
-    obtain(wanted(server.url))
-    (acquire.DOWNLOADS / "file.bin").write_bytes(BODY[:-1])
-    obtain(wanted(server.url))
-    assert len(server.ranges) == 2
-
-
-def test_the_mirror_comes_first_also_under_its_other_name(server: Server, tmp_path: Path) -> None:
-    folder = tmp_path / "mirror" / "deep"
-    folder.mkdir(parents=True)
-    (folder / "file.xz").write_bytes(BODY)
-    archive = Archive("file.bin", server.url, hashlib.sha256(BODY).hexdigest(), folder="deep", also=("file.xz",))
-    source, path = acquire.obtain(archive, Path("out"), tmp_path / "mirror")
-    assert (source, path.name, server.ranges) == ("mirror", "file.xz", [])
+def test_the_mirror_comes_first_also_under_its_other_name(server: Server) -> None:
+    Path("mirror/deep").mkdir(parents=True)
+    Path("mirror/deep/file.xz").write_bytes(BODY)
+    source = wanted(server.url, folder="deep", also=("file.xz",))
+    place, path = download.obtain(source, Path("out"), Path("mirror"))
+    assert (place, path.name, server.ranges) == ("mirror", "file.xz", [])
 
 
 def test_a_damaged_file_of_the_mirror_is_an_error_not_a_reason_to_look_elsewhere(server: Server) -> None:
     Path("mirror").mkdir()
     Path("mirror/file.bin").write_bytes(BODY[:-1])
-    with pytest.raises(UserError, match=r"mirror/file\.bin"):
-        obtain(wanted(server.url), Path("mirror"))
+    refused(server.url, "mirror/file.bin: wrong or damaged content", mirror=Path("mirror"))
     assert server.ranges == []
+    assert list(Path("out").iterdir()) == []
 
 
-def test_a_copy_that_is_not_what_was_read_is_never_put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    mirror = Path("mirror")
-    mirror.mkdir()
-    (mirror / "file.bin").write_bytes(BODY)
-    Path("out").mkdir()
-    Path("out/file.bin").write_bytes(b"the last good one")
-
-    def copied(source: Path, target: Path) -> None:
-        target.write_bytes(BODY[:-1] + b"?")
-
-    monkeypatch.setattr("shutil.copyfile", copied)
-    with pytest.raises(UserError, match=r"mirror/file\.bin: its copy in out is damaged"):
-        obtain(wanted("http://127.0.0.1:9/x"), mirror)
-    assert [path.read_bytes() for path in Path("out").iterdir()] == [b"the last good one"]
-
-
-def test_what_a_killed_copy_left_is_removed_and_a_living_ones_is_not(server: Server) -> None:
-    Path("out").mkdir()
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    living = f".file.bin.{os.getppid()}.tmp"
-    for name in (f".file.bin.{dead.pid}.tmp", living, ".file.bin.?.tmp"):
-        Path("out", name).write_bytes(b"half")
-    obtain(wanted(server.url))
-    assert sorted(path.name for path in Path("out").iterdir()) == [living, "file.bin"]
-
-
-def test_the_variable_wins_over_the_params(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert acquire.mirror_folder(None) is None
-    assert acquire.mirror_folder("a") == Path("a")
+def test_the_variable_wins_over_the_params(monkeypatch) -> None:
+    assert download.mirror_folder(None) is None
+    assert download.mirror_folder("a") == Path("a")
     monkeypatch.setenv("FEWLABEL_MIRROR", "b")
-    assert acquire.mirror_folder("a") == Path("b")
-
-
-def test_a_mirror_in_the_home_of_no_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"^data\.mirror = ~no-one-here/x: there is no such user"):
-        acquire.mirror_folder("~no-one-here/x")
-    monkeypatch.setenv("FEWLABEL_MIRROR", "~no-one-here/y")
-    with pytest.raises(UserError, match=r"^FEWLABEL_MIRROR = ~no-one-here/y: there is no such user"):
-        acquire.mirror_folder("a")
-
-
-def test_weights_are_kept_and_a_damaged_copy_is_replaced(server: Server) -> None:
-    archive = wanted(server.url)
-    path = acquire.weights(archive, None, "choose another backbone")
-    assert path == Path("data/weights/file.bin")
-    acquire.weights(archive, None, "")
-    assert len(server.ranges) == 1
-    path.write_bytes(b"?")
-    assert acquire.weights(archive, None, "").read_bytes() == BODY
-    assert len(server.ranges) == 2
-
-
-def test_weights_name_their_own_way_out() -> None:
-    with pytest.raises(UserError, match=r"resnet18-f37072fd\.pth.*choose another backbone"):
-        acquire.weights(
-            Archive("resnet18-f37072fd.pth", "http://127.0.0.1:9/x", "f37072fd"), None, "choose another backbone"
-        )
+    assert download.mirror_folder("a") == Path("b")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewlabel.data import cifar10, hymenoptera, omniglot, prepared
-from fewlabel.data import standins as embedded
+from fewlabel.data import cifar10, hymenoptera, omniglot, prepared, standins
+from fewlabel.data.sources import SOURCES
 
 PACK = {"omniglot": omniglot.pack, "cifar10": cifar10.pack, "hymenoptera": hymenoptera.pack}
 
@@ -17,7 +17,7 @@ PACK = {"omniglot": omniglot.pack, "cifar10": cifar10.pack, "hymenoptera": hymen
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """dataset → folder with its raw stand-in archives and the prepared file."""
     made = {}
-    for dataset, draw in embedded.DRAW.items():
+    for dataset, draw in standins.DRAW.items():
         made[dataset] = tmp_path_factory.mktemp(dataset)
         draw(made[dataset])
         prepared.write(made[dataset] / f"{dataset}.npz", PACK[dataset](made[dataset], "embedded"))
@@ -26,7 +26,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("dataset", PACK)
 def test_every_draw_gives_the_same_bytes(dataset: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    embedded.DRAW[dataset](tmp_path)
+    standins.DRAW[dataset](tmp_path)
     names = [path.name for path in tmp_path.iterdir()]
     assert names
     for name in names:
@@ -36,9 +36,8 @@ def test_every_draw_gives_the_same_bytes(dataset: str, folders: dict[str, Path],
 
 
 def test_the_archives_have_the_official_names(folders: dict[str, Path]) -> None:
-    for module in (omniglot, cifar10, hymenoptera):
-        dataset = module.__name__.rpartition(".")[2]
-        assert {archive.name for archive in module.ARCHIVES} < {path.name for path in folders[dataset].iterdir()}
+    for dataset, sources in SOURCES.items():
+        assert {source.name for source in sources} < {path.name for path in folders[dataset].iterdir()}
 
 
 def images_of(data: omniglot.Omniglot) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
@@ -53,7 +52,7 @@ def test_glyphs(folders: dict[str, Path]) -> None:
     alphabets = data.alphabets
     background = list(dict.fromkeys(alphabets[data.background]))
     held_out = np.isin(alphabets, background[-5:])
-    assert len(background) == embedded.BACKGROUND_ALPHABETS
+    assert len(background) == standins.BACKGROUND_ALPHABETS
     assert held_out.sum() >= 20
     assert (data.background & ~held_out).sum() >= 32
     assert (~data.background).sum() >= 20

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fewlabel.data import download as acquire
-from fewlabel.data.archives import Archive
+from fewlabel.data.sources import Source
 from fewlabel.errors import UserError
 from fewlabel.training.checkpoint import Checkpoint
 from stages import common
@@ -127,7 +127,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
             pass
 
     def download() -> None:
-        acquire.obtain(Archive("file.bin", "http://127.0.0.1:9/file.bin", "0" * 64), Path("data/raw"), None)
+        acquire.obtain(Source("file.bin", "http://127.0.0.1:9/file.bin", "0" * 64), Path("data/raw"), None)
 
     if user == 0:  # who may do anything
         os.seteuid(65534)
@@ -145,7 +145,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_no_room_for_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.data.test_acquire import BODY, Server, serving, wanted
+    from tests.data.test_download import BODY, Server, serving, wanted
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

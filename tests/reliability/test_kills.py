@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.data.test_acquire import Server, serving
+from tests.data.test_download import Server, serving
 from tests.reliability.bench import KINDS, STEPS, Bench, ended, signalled
 from tests.reliability.sizes import KILLS, LONG, SEED
 
@@ -191,8 +191,8 @@ def test_a_download_killed_at_random_moments_goes_on_where_it_was(tmp_path: Path
         code = (
             f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n"
             "from pathlib import Path\n"
-            "from fewlabel.data import download as acquire, archives\n"
-            f"acquire.obtain(archives.Archive('file.bin', {server.url!r}, {digest!r}), Path('out'), None)\n"
+            "from fewlabel.data import download as acquire, sources\n"
+            f"acquire.obtain(sources.Source('file.bin', {server.url!r}, {digest!r}), Path('out'), None)\n"
         )
         environment = os.environ | {"NO_PROXY": "127.0.0.1"}
         draw, kills = random.Random(f"{SEED} download"), 0

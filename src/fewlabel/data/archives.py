@@ -1,6 +1,6 @@
 """Archives read member by member, in memory: nothing is extracted, so no member path ever touches the disk.
 
-A dataset is known by the digest of its *content*, the same whichever way it was packed: over the counted members
+A data set is known by the digest of its *content*, the same whichever way it was packed: over the counted members
 in sorted path order, the sha256 of the lines ``path NUL sha256hex(member bytes) LF``.
 """
 
@@ -15,7 +15,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from fewlabel.errors import UserError
@@ -23,39 +22,6 @@ from fewlabel.errors import UserError
 MAX_MEMBER_BYTES = 256 * 2**20  # the largest true member has 31 MB
 MAX_TOTAL_BYTES = 2 * 2**30  # the largest true archive unpacks to 184 MB
 MAX_MEMBERS = 100_000
-MAX_HEADER_BYTES = 2**16  # of a tar member whose name needs a header of its own
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One file of a dataset: where it officially is, and how to know it.
-
-    Attributes:
-        name: the official file name.
-        url: the official address.
-        digest: content digest of the members that ``counted`` matches; of a plain file (``counted`` empty) the
-            sha256 of its bytes, or the beginning of it.
-        counted: regular expression of the member paths that count.
-        md5: of the official file's bytes, where it is published.
-        folder: the folder of a mirror that holds the file, when it is not the top.
-        also: other names that a mirror may have it under.
-    """
-
-    name: str
-    url: str
-    digest: str
-    counted: str = ""
-    md5: str | None = None
-    folder: str = ""
-    also: tuple[str, ...] = ()
-
-    def verify(self, path: Path, official: bool = False) -> None:
-        """Raise `UserError` when the file at ``path`` is not this one; ``official``: its md5 must be right too."""
-        if official and self.md5 and file_digest(path, "md5") != self.md5:
-            raise UserError(f"{path}: not the official file, or damaged: its md5 is not {self.md5}")
-        found = content_digest(path, self.counted) if self.counted else file_digest(path)
-        if not found.startswith(self.digest):
-            raise UserError(f"{path}: wrong or damaged content: its digest is {found[:16]}, not {self.digest[:16]}")
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
@@ -122,22 +88,8 @@ def _zip(path: Path) -> Iterator[_Entry]:
             yield info.filename, info.file_size, ordinary, None if info.is_dir() else read
 
 
-_NAMES = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
-_NAMES |= {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
-
-
-class _TarInfo(tarfile.TarInfo):
-    """tarfile reads a header for a long name, or of a sparse file, whole, before anyone can ask how long it is."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type == tarfile.GNUTYPE_SPARSE or (self.type in _NAMES and self.size > MAX_HEADER_BYTES):
-            raise tarfile.ReadError(f"a header of type {self.type!a} and {self.size} bytes")
-        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return found
-
-
 def _tar(path: Path) -> Iterator[_Entry]:
-    with tarfile.open(path, "r|*", tarinfo=_TarInfo) as archive:  # a stream: each byte is decompressed once
+    with tarfile.open(path, "r|*") as archive:  # a stream: each byte is decompressed once
         for info in archive:
             file = archive.extractfile(info) if info.isfile() else None
             yield info.name, info.size, info.isfile() or info.isdir(), file.read if file else None

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabel.data import prepared
-from fewlabel.data.archives import Archive, members
-from fewlabel.errors import UserError
+from fewlabel.data.archives import members
+from fewlabel.errors import DamagedFile, UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZE = 32  # pixels
@@ -21,16 +21,6 @@ RECORD = 1 + 3 * SIZE * SIZE  # bytes
 FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"{FOLDER}/data_batch_{number}.bin" for number in range(1, 6))
 TEST_FILE = f"{FOLDER}/test_batch.bin"
-
-BINARY = Archive(
-    name="cifar-10-binary.tar.gz",
-    url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-    md5="c32a1d4ab5d03f1284b67883e8d87530",
-    digest="18f7d3fbad1c4630f799b7d9bb34b171c8f0285556f1373e187052cc967642d0",
-    counted=rf"{FOLDER}/[^/]+\.bin",
-    also=("cifar-10-binary.tar.xz",),
-)
-ARCHIVES = (BINARY,)
 
 
 @dataclass(frozen=True)
@@ -52,9 +42,10 @@ class Cifar10:
 
 def pack(raw: Path, origin: str) -> dict[str, NDArray[np.generic]]:
     """Read the archive in ``raw`` into the arrays of the prepared file. Raises `UserError`."""
-    path = next((raw / n for n in (BINARY.name, *BINARY.also) if (raw / n).exists()), raw / BINARY.name)
+    name = "cifar-10-binary.tar"
+    path = next(raw.glob(f"{name}.*"), raw / f"{name}.gz")  # a mirror may have it as .xz
     records: dict[str, NDArray[np.uint8]] = {}
-    for name, data in members(path, BINARY.counted):
+    for name, data in members(path, rf"{FOLDER}/[^/]+\.bin"):
         if not data or len(data) % RECORD:
             raise UserError(f"{path}: {name} is not made of records of {RECORD} bytes; get the archive again")
         records[name] = np.frombuffer(data, np.uint8).reshape(-1, RECORD)
@@ -74,7 +65,7 @@ def pack(raw: Path, origin: str) -> dict[str, NDArray[np.generic]]:
 
 
 def load(path: str | Path) -> Cifar10:
-    """Read the prepared file. Raises `UserError` when it is missing or damaged."""
+    """Read the prepared file. Raises `DamagedFile`."""
     path = Path(path)
     images, labels = ("u1", (None, 3, SIZE, SIZE)), ("u1", (None,))
     arrays = prepared.read(
@@ -90,7 +81,5 @@ def load(path: str | Path) -> Cifar10:
     for part in ("train", "test"):
         found = arrays[f"{part}_labels"]
         if len(found) != len(arrays[f"{part}_images"]) or not len(found) or found.max() >= len(CLASSES):
-            raise UserError(
-                f"{path}: damaged ({part} labels do not fit); delete it and run `dvc repro prepare@cifar10`"
-            )
+            raise DamagedFile(path, f"{part} labels do not fit the images")
     return Cifar10(**arrays | {"origin": str(arrays["origin"])})

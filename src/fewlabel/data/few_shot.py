@@ -1,6 +1,6 @@
-"""A few-shot data set: drawings (or photographs) of named classes, and which classes are for training and for test.
+"""A few-shot data set: images of named classes, and which classes are for training, validation and test.
 
-Omniglot's splits and a person's own images come in this one form, so that training and evaluation know neither.
+Omniglot's splits and a user's own images have this one form, so that training and evaluation know neither.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabel.data import prepared
-from fewlabel.errors import UserError
+from fewlabel.errors import DamagedFile
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def save(path: Path, data: FewShotData) -> None:
 
 
 def load(path: str | Path) -> FewShotData:
-    """Read what `save` wrote. Raises `UserError` when it is missing or damaged."""
+    """Read what `save` wrote. Raises `DamagedFile`."""
     path = Path(path)
     parts = ("train", "validation", "test")
     arrays = prepared.read(
@@ -60,10 +60,9 @@ def load(path: str | Path) -> FewShotData:
             "origin": ("U", ()),
             **dict.fromkeys(parts, ("i8", (None, 2))),
         },
-        made_by=f"{'' if path.parent.name in ('lake', 'vinyals') else 'own_'}episodes@{path.parent.name}",
     )
     kinds = len(arrays["images"])
     within = all(((arrays[part] >= 0) & (arrays[part] < (kinds, 4))).all() for part in parts)
     if len(arrays["names"]) != kinds or not within:
-        raise UserError(f"{path}: damaged (its arrays do not fit together); delete it and run `dvc repro`")
+        raise DamagedFile(path, "its arrays do not fit together")
     return FewShotData(**arrays | {"origin": str(arrays["origin"])})

@@ -9,23 +9,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from fewlabel.data import prepared
-from fewlabel.data.archives import Archive, members
-from fewlabel.errors import UserError
+from fewlabel.data import images, prepared
+from fewlabel.data.archives import members
+from fewlabel.errors import DamagedFile, UserError
 
 CLASSES = ("ants", "bees")
 SIZE = 256  # pixels
 NO_PHOTOGRAPH = "hymenoptera_data/train/ants/imageNotFound.gif"
-
-PHOTOGRAPHS = Archive(
-    name="hymenoptera_data.zip",
-    url="https://download.pytorch.org/tutorial/hymenoptera_data.zip",
-    digest="748cc68f0a29690ae2aae4f27d3d7f52acc2cd797f905c98be4057b0eb5a5130",
-    counted=r"hymenoptera_data/(train|val)/.+",
-)
-ARCHIVES = (PHOTOGRAPHS,)
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class Hymenoptera:
 
 def pack(raw: Path, origin: str) -> dict[str, NDArray[np.generic]]:
     """Read the archive in ``raw`` into the arrays of the prepared file. Raises `UserError`."""
-    path = raw / PHOTOGRAPHS.name
+    path = raw / "hymenoptera_data.zip"
     found = {
         name.removeprefix("hymenoptera_data/"): _photograph(data, f"{path}: {name}")
         for name, data in members(path, r"hymenoptera_data/(train|val)/(ants|bees)/[^/]+")
@@ -73,7 +65,7 @@ def pack(raw: Path, origin: str) -> dict[str, NDArray[np.generic]]:
 
 
 def load(path: str | Path) -> Hymenoptera:
-    """Read the prepared file. Raises `UserError` when it is missing or damaged."""
+    """Read the prepared file. Raises `DamagedFile`."""
     path = Path(path)
     arrays = prepared.read(
         path,
@@ -87,18 +79,14 @@ def load(path: str | Path) -> Hymenoptera:
     )
     count = len(arrays["images"])
     if any(len(arrays[name]) != count for name in ("labels", "is_train", "names")) or arrays["labels"].max() > 1:
-        raise UserError(f"{path}: damaged (its arrays do not fit); delete it and run `dvc repro prepare@hymenoptera`")
+        raise DamagedFile(path, "its arrays do not fit together")
     return Hymenoptera(**arrays | {"origin": str(arrays["origin"])})
 
 
 def _photograph(data: bytes, what: str) -> NDArray[np.uint8]:
     """Shorter side to 256 pixels, centre crop; grey and CMYK become RGB, what is transparent white. → (3, 256, 256)."""
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "PNG", "GIF"]) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-            square = ImageOps.fit(upright.convert("RGB"), (SIZE, SIZE), Image.Resampling.BICUBIC)
-    except Exception:  # damage makes Pillow raise errors of many kinds, also struct.error
-        raise UserError(f"{what}: not a readable image; the archive is damaged, get it again") from None
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+        image = images.decode(io.BytesIO(data), ("JPEG", "PNG", "GIF"))
+        return images.square(image, SIZE, colour=True, filter=Image.Resampling.BICUBIC)
+    except images.Unreadable as reason:
+        raise UserError(f"{what}: not a readable image ({reason}); the archive is damaged, get it again") from None

@@ -17,46 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fewlabel.data import images as pictures
 from fewlabel.data import prepared
-from fewlabel.data.archives import Archive, members
-from fewlabel.errors import UserError
+from fewlabel.data.archives import members
+from fewlabel.errors import DamagedFile, UserError
 
 SIZE = 28  # pixels; 105 in the archives
 DRAWINGS = 20
 RUNS, RUN_WAY = 20, 20
 LISTS = ("train", "val", "test")
-_LAKE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
-_VINYALS = "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master/data/omniglot/splits/vinyals/"
-_LIST_DIGESTS = {
-    "train": "984522c194c30fb678ce53304a160a42faf5403ad4f9a67010f32dd3a35738e0",
-    "val": "11f99e54faee3e26f53d3231c1cceac5bf7b8730e9be31cb6dab256551dc0c1a",
-    "test": "845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204",
-}
-
-BACKGROUND = Archive(
-    name="images_background.zip",
-    url=_LAKE + "images_background.zip",
-    md5="68d2efa1b9178cc56df9314c21c6e718",
-    digest="7c563fb7d98dbd312c5e0ccb87230ca9d7e8a13d672e5de6186245e7905ed43e",
-    counted=r"images_background/.+\.png",
-)
-EVALUATION = Archive(
-    name="images_evaluation.zip",
-    url=_LAKE + "images_evaluation.zip",
-    md5="6b91aef0f799c5bb55b94e3f2daec811",
-    digest="e5a69b751aa33f555bdc92febd48220b69a811b2ff01de32bf4d1bca47bd1809",
-    counted=r"images_evaluation/.+\.png",
-)
-ARCHIVES = (
-    BACKGROUND,
-    EVALUATION,
-    *(Archive(f"{n}.txt", f"{_VINYALS}{n}.txt", _LIST_DIGESTS[n], folder="vinyals_splits") for n in LISTS),
-    Archive(
-        name="all_runs.zip",
-        url=_LAKE + "one-shot-classification/all_runs.zip",
-        digest="437c1eeab0af8484112e1b4cc0f3d541ec727f7c47b9b202da738af9dfd6c325",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -105,14 +74,15 @@ def pack(raw: Path, origin: str) -> dict[str, NDArray[np.generic]]:
     names: list[str] = []
     images: list[NDArray[np.uint8]] = []
     background: list[bool] = []
-    for archive in (BACKGROUND, EVALUATION):
-        drawings = _drawings(raw / archive.name)
+    for part in ("background", "evaluation"):
+        path = raw / f"images_{part}.zip"
+        drawings = _drawings(path)
         for name in sorted(drawings):
             if len(drawings[name]) != DRAWINGS:
-                raise UserError(f"{raw / archive.name}: {name} has {len(drawings[name])} drawings, not {DRAWINGS}")
+                raise UserError(f"{path}: {name} has {len(drawings[name])} drawings, not {DRAWINGS}")
             names.append(name)
             images.append(np.stack([drawings[name][file] for file in sorted(drawings[name])]))
-            background.append(archive is BACKGROUND)
+            background.append(part == "background")
     if origin == "archive" and (sum(background), len(names)) != (964, 1623):
         raise UserError(f"{raw}: {sum(background)} + {len(names) - sum(background)} characters, not 964 + 659")
     index = {name: number for number, name in enumerate(names)}
@@ -128,7 +98,7 @@ def pack(raw: Path, origin: str) -> dict[str, NDArray[np.generic]]:
 
 
 def load(path: str | Path) -> Omniglot:
-    """Read the prepared file. Raises `UserError` when it is missing or damaged."""
+    """Read the prepared file. Raises `DamagedFile`."""
     path = Path(path)
     arrays = prepared.read(
         path,
@@ -147,9 +117,7 @@ def load(path: str | Path) -> Omniglot:
     vinyals = {name: arrays[f"vinyals_{name}"] for name in LISTS}
     within = all(((pairs >= 0) & (pairs < (count, 4))).all() for pairs in vinyals.values())
     if not (len(arrays["names"]) == len(arrays["background"]) == count and within):
-        raise UserError(
-            f"{path}: damaged (its arrays do not fit together); delete it and run `dvc repro prepare@omniglot`"
-        )
+        raise DamagedFile(path, "its arrays do not fit together")
     runs = Runs(arrays["runs_support"], arrays["runs_query"], arrays["runs_answer"])
     return Omniglot(arrays["images"], arrays["names"], arrays["background"], str(arrays["origin"]), vinyals, runs)
 
@@ -193,14 +161,12 @@ def _shrink(data: bytes, what: str) -> NDArray[np.uint8]:
     """A 105×105 black-on-white PNG → 28×28 with ink 255 on 0. The Lanczos filter is antialiased, as strokes two or
     three pixels wide need at a quarter of the size; it is the one MAML's authors used."""
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != (105, 105):
-                raise UserError(f"{what}: {image.width}×{image.height} pixels, not 105×105")
-            small = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    except UserError:
-        raise
-    except Exception:  # damage makes Pillow raise errors of many kinds, also AssertionError
-        raise UserError(f"{what}: not a readable PNG image; the archive is damaged, get it again") from None
+        image = pictures.decode(io.BytesIO(data), ("PNG",))
+    except pictures.Unreadable as reason:
+        raise UserError(f"{what}: not a readable PNG image ({reason}); get the archive again") from None
+    if image.size != (105, 105):
+        raise UserError(f"{what}: {image.width}×{image.height} pixels, not 105×105")
+    small = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     return np.asarray(255 - np.asarray(small), dtype=np.uint8)
 
 

@@ -1,15 +1,18 @@
-"""Prepared files: named arrays in one ``.npz``, written whole and byte for byte the same, read with every doubt."""
+"""Files of named arrays (``.npz``): equal arrays give equal bytes, and whatever is read is checked first."""
 
 from __future__ import annotations
 
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fewlabel.errors import UserError
+from fewlabel.errors import DamagedFile
 
 Shape = tuple[int | None, ...]  # None: any length
 
@@ -30,30 +33,35 @@ def write(path: Path, arrays: Mapping[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read(path: Path, expected: Mapping[str, tuple[str, Shape]], made_by: str = "") -> dict[str, Any]:
-    """Read the arrays named in ``expected``: name → (dtype kind and size as in ``u1``, or ``U``; shape).
+# What numpy, zipfile and zlib raise for bytes that are not what they should be.
+DAMAGE = (
+    *(OSError, EOFError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 
-    Raises `UserError` when the file is missing, damaged, or holds something else; it names the stage ``made_by``,
-    by default the one that prepares data.
+
+def read(path: Path, expected: Mapping[str, tuple[str, Shape]]) -> dict[str, Any]:
+    """Read the arrays named in ``expected``: name → (dtype as in ``u1``, or ``U`` for text of any length; shape).
+
+    Raises:
+        DamagedFile: the file cannot be read, or holds something else.
+        FileNotFoundError: there is no such file.
     """
-    made_by = made_by or f"prepare@{path.stem}"
-    mend = f"delete it and run `dvc repro {made_by}`"
-    if not path.exists():
-        raise UserError(f"{path}: no such file; run `dvc repro {made_by}`")
-    arrays = {}
     try:
         with np.load(path, allow_pickle=False) as file:
-            for name, (dtype, shape) in expected.items():
-                array = file[name]
-                right_type = array.dtype.kind == "U" if dtype == "U" else array.dtype == np.dtype(dtype)
-                right_shape = len(shape) == array.ndim and all(
-                    want in (None, have) for want, have in zip(shape, array.shape, strict=True)
-                )
-                if not (right_type and right_shape):
-                    raise ValueError(f"{name} is {array.dtype} {array.shape}")
-                arrays[name] = array
-        if str(arrays["origin"]) not in ("archive", "embedded", "own"):
-            raise ValueError(f"origin is {str(arrays['origin'])[:40]!r}")
-    except Exception as error:  # damage makes numpy and zipfile raise errors of many kinds
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:120]}); {mend}") from None
+            arrays = {name: file[name] for name in expected}
+    except FileNotFoundError:
+        raise
+    except DAMAGE as error:
+        raise DamagedFile(path, error) from error
+    for name, (dtype, shape) in expected.items():
+        array = arrays[name]
+        right_type = array.dtype.kind == "U" if dtype == "U" else array.dtype == np.dtype(dtype)
+        right_shape = len(shape) == array.ndim and all(
+            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+        )
+        if not (right_type and right_shape):
+            raise DamagedFile(path, f"{name} is {array.dtype} {array.shape}")
+    if "origin" in arrays and str(arrays["origin"]) not in ("archive", "embedded", "own"):
+        raise DamagedFile(path, f"origin is {str(arrays['origin'])[:40]!r}")
     return arrays

@@ -7,7 +7,6 @@ drawings to classify. Everything is index arithmetic on uint8 drawings that live
 from __future__ import annotations
 
 import hashlib
-import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewlabel.errors import UserError
+from fewlabel.data import prepared
+from fewlabel.errors import DamagedFile, UserError
 
 
 @dataclass(frozen=True)
@@ -84,20 +84,16 @@ def save(path: Path, indices: Indices) -> None:
 
 
 def load(path: Path, classes: int, drawings: int) -> Indices:
-    """Read what `save` wrote. Raises `UserError` when it is missing, damaged, or not of these data."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            indices = Indices(*(torch.from_numpy(file[name]) for name in ("classes", "support", "query")))
-        shape = indices.classes.shape
-        if len(shape) != 2 or any(t.dim() != 3 or t.shape[:2] != shape for t in (indices.support, indices.query)):
-            raise ValueError("its arrays are not of one count of episodes and one way")
-        for tensor, limit in ((indices.classes, classes), (indices.support, drawings), (indices.query, drawings)):
-            if tensor.dtype.is_floating_point or not 0 <= tensor.min() <= tensor.max() < limit:
-                raise ValueError("its indices are not of the classes and drawings in data.npz beside it")
-    except (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
-        text = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: missing or damaged ({text}); run `dvc repro` to make it again") from None
-    return indices
+    """Read what `save` wrote. Raises `DamagedFile`, also where the episodes are not of these data."""
+    shapes = {"classes": ("i4", (None, None)), **dict.fromkeys(("support", "query"), ("i2", (None, None, None)))}
+    arrays = prepared.read(path, shapes)
+    for name, array in arrays.items():
+        limit = classes if name == "classes" else drawings
+        if array.shape[:2] != arrays["classes"].shape or not array.size:
+            raise DamagedFile(path, f"{name} is not of as many episodes and classes as the other arrays")
+        if not 0 <= array.min() <= array.max() < limit:
+            raise DamagedFile(path, f"{name} is not of the classes and images in data.npz beside it")
+    return Indices(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def digest(table: Tensor, indices: Indices) -> str:

@@ -68,7 +68,11 @@ class ServedModel(PythonModel):
         if self.config["kind"] == "hymenoptera":
             size = settings["size"] or settings["image_size"]
             head_alone = "weight" in self.weights  # of a frozen backbone, which is ImageNet's as it is
-            made = pretrained.create(self.config["backbone"], pretrained=head_alone, seed=0)
+            name = self.config["backbone"]
+            weights = pretrained.packaged_weights(name) if head_alone else None
+            if head_alone and weights is None:
+                raise ValueError(f"the weights of {name} are in no package: a head on its features cannot be served")
+            made = pretrained.create(name, 0, weights)
             if start.startswith("small"):
                 made = pretrained.Backbone(resnet.resnet18(stem, seed=0), resnet.WIDTHS[-1])
             network = Classifier(made.module, linear_head(made.width, classes, seed=0))
