@@ -1,4 +1,4 @@
-"""All that a split's few-shot training and test read: drawings, class lists, fixed test episodes.
+"""All that few-shot training and test on a split read: images, class lists, fixed test episodes.
 
 ``python -m stages.episodes lake``, or vinyals, or a name in ``own_images``.
 """
@@ -14,8 +14,7 @@ import torch
 from fewlabel import params, tracking
 from fewlabel.data import few_shot, omniglot, own_images
 from fewlabel.errors import UserError
-from fewlabel.fewshot import episodes
-from fewlabel.fewshot import splits as omniglot_splits
+from fewlabel.fewshot import episodes, requirements, splits
 from fewlabel.results import whole_folder
 from fewlabel.stage import launch
 
@@ -27,41 +26,43 @@ def main() -> None:
     split = parser.parse_args().split
     settings = all_params.episodes
     own = all_params.own_images.get(split)
-    tasks = {name: params.Task.parse(name) for name in all_params.test_tasks(split)}
-
     with tracking.start(f"episodes@{split}", (own or settings).model_dump()) as run:
         if own:
-            needed = {name: task.shot + (task.queries or settings.queries) for name, task in tasks.items()}
-            largest = max(needed, key=lambda name: needed[name])
-            data = own_images.read(split, own, needed[largest], largest)
+            listing = own_images.scan(split, own)
+            requirements.check(all_params, listing)
+            data = own_images.read(listing)
         else:
             drawn = omniglot.load("data/prepared/omniglot.npz")
-            data = omniglot_splits.divide(drawn, split, settings.validation_alphabets, settings.seed)
+            data = splits.divide(drawn, split, settings.validation_alphabets, settings.seed)
         run.tags(origin=data.origin)
-        upright = np.flatnonzero(data.test[:, 1] == 0)
+        tasks = all_params.test_tasks(split)
         with whole_folder(Path("data/episodes") / split) as out:
             few_shot.save(out / "data.npz", data)
-            for name, task in tasks.items():
-                where = f"test task {name} of {split}"
-                if own:
-                    where = f"own_images.{split}.tasks{'' if own.tasks else ' (null: those of episodes.tasks)'}, {name}"
-                if task.upright and len(upright) in (0, len(data.test)):
-                    which = "all" if len(upright) else "none"
-                    elsewhere = "" if own else "; a task of one split alone goes under episodes.published_tasks"
-                    raise UserError(
-                        f"{where}: {which} of its test classes are upright, leave -upright out there{elsewhere}"
-                    )
-                classes = len(upright) if task.upright else len(data.test)
-                count = settings.count if task.way else settings.all_way_count
-                shape = episodes.Shape(count, task.way or classes, task.shot, task.queries or settings.queries)
-                episodes.check(shape, classes, data.drawings, where, where)
-                fixed = episodes.fixed(shape, classes, data.drawings, settings.seed, name)
-                if task.upright:
-                    rows = torch.from_numpy(upright.astype(np.int32))[fixed.classes.long()]
-                    fixed = episodes.Indices(rows, fixed.support, fixed.query)
-                episodes.save(out / f"{name}.npz", fixed)
+            for name in tasks:
+                episodes.save(out / f"{name}.npz", test_episodes(name, data, settings, f"test task {name} of {split}"))
         sizes = f"{len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test classes"
         print(f"{split}: {sizes}, {data.drawings} images of each; test tasks {', '.join(tasks)}")
+
+
+def test_episodes(name: str, data: few_shot.FewShotData, settings: params.Episodes, where: str) -> episodes.Indices:
+    """The fixed episodes of a test task. Raises `UserError` when the test classes cannot fill one."""
+    task = params.Task.parse(name)
+    upright = np.flatnonzero(data.test[:, 1] == 0)
+    if task.upright and len(upright) in (0, len(data.test)):
+        which = "all" if len(upright) else "none"
+        raise UserError(
+            f"{where}: {which} of its test classes are upright, leave -upright out; a task of one split of Omniglot "
+            "alone goes under episodes.published_tasks"
+        )
+    classes = len(upright) if task.upright else len(data.test)
+    count = settings.count if task.way else settings.all_way_count
+    shape = episodes.Shape(count, task.way or classes, task.shot, task.queries or settings.queries)
+    episodes.check(shape, classes, data.drawings, where, where)
+    fixed = episodes.fixed(shape, classes, data.drawings, settings.seed, name)
+    if task.upright:
+        rows = torch.from_numpy(upright.astype(np.int32))[fixed.classes.long()]
+        fixed = episodes.Indices(rows, fixed.support, fixed.query)
+    return fixed
 
 
 if __name__ == "__main__":

@@ -1,132 +1,203 @@
-"""A person's own images: a folder of class folders, optionally grouped one level up, as alphabets group characters.
+"""A user's own images: a folder of class folders, optionally grouped one level up, as alphabets group characters.
 
 ``folder/rose/1.jpg`` gives the class ``rose``, ``folder/garden/rose/1.jpg`` the class ``garden/rose`` of the group
-``garden``.
+``garden``. `scan` looks at names alone, `read` opens every image.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import unicodedata
 import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from fewlabel.data import images
 from fewlabel.data.few_shot import FewShotData, turned
 from fewlabel.errors import UserError
 from fewlabel.params import OwnImages
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-FORMATS = ["BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"]
-CLUTTER = {"desktop.ini", "thumbs.db"}  # which file managers leave; names that begin with a dot are left out too
+SUFFIXES = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+# What systems leave in folders of images. Names that begin with a dot are passed over too.
+CLUTTER = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "desktop.ini", "thumbs.db"}
+DIVISION = {"train", "training", "val", "valid", "validation", "test", "testing"}
+REPORTED = 10  # problems named in one message
+MIN_CLASSES = 6
 
 
-def read(name: str, settings: OwnImages, needed: int, needed_by: str) -> FewShotData:
-    """Read the folder and divide its classes into training, validation and test.
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds, and how it is divided.
 
-    Args:
+    Attributes:
         name: of the data set, its key in ``own_images``.
-        needed: images of a class that the test episodes take, and the task that takes most, for the refusal.
+        files: ``class`` or ``group/class`` → its image files, sorted.
+        per_class: images used of each class.
+        train, validation, test: the names of their classes.
+    """
+
+    name: str
+    settings: OwnImages
+    files: dict[str, list[Path]]
+    per_class: int
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+
+    @property
+    def smallest(self) -> str:
+        """The class with the fewest images."""
+        return min(self.files, key=lambda each: (len(self.files[each]), each))
+
+
+def scan(name: str, settings: OwnImages) -> Listing:
+    """List the folder and divide its classes into training, validation and test.
 
     Raises:
-        UserError: naming the folder, class, file or parameter at fault.
+        UserError: naming the folder, the classes, up to ten files, or the parameter at fault.
     """
-    files = _classes(Path(settings.folder), f"own_images.{name}.folder = {settings.folder}")
-    parts = _divide(name, settings, sorted(files))
-    smallest = min(files, key=lambda each: (len(files[each]), each))
-    per_class = settings.per_class or len(files[smallest])
-    if settings.per_class and len(files[smallest]) < per_class:
+    folder, where = Path(settings.folder), f"own_images.{name}.folder = {settings.folder}"
+    _check_place(folder, where)
+    files = _classes(folder, where)
+    listing = Listing(name, settings, files, 0, *_divide(name, settings, sorted(files)))
+    fewest = len(files[listing.smallest])
+    if settings.per_class and fewest < settings.per_class:
         raise UserError(
-            f"own_images.{name}.per_class = {per_class}: class {smallest} has {len(files[smallest])} images; "
+            f"own_images.{name}.per_class = {settings.per_class}: class {listing.smallest} has {fewest} images; "
             "lower it, or add images to that class, or take it out of the folder"
         )
-    if per_class < needed:
-        fewest = f"class {smallest} has {per_class} images" if not settings.per_class else f"per_class is {per_class}"
-        raise UserError(
-            f"own_images.{name}: {fewest}, and {needed_by} needs {needed} of each class: add images, take the class "
-            f"out of the folder, or write own_images.{name}.tasks that take fewer, such as [5w1s5q]"
-        )
-    names = sorted(files)
-    images = np.empty((len(names), per_class, 3 if settings.colour else 1, settings.size, settings.size), np.uint8)
+    return replace(listing, per_class=settings.per_class or fewest)
+
+
+def read(listing: Listing) -> FewShotData:
+    """Open every image, also those that are not used: whether a damaged one is refused must not depend on the seed.
+
+    Raises:
+        UserError: naming up to ten files that cannot be read.
+    """
+    settings, names = listing.settings, sorted(listing.files)
+    channels = 3 if settings.colour else 1
+    pixels = np.empty((len(names), listing.per_class, channels, settings.size, settings.size), np.uint8)
+    problems = []
     for number, kind in enumerate(names):
+        files = listing.files[kind]
         rng = np.random.default_rng([settings.seed, zlib.crc32(kind.encode())])
-        chosen = np.sort(rng.permutation(len(files[kind]))[:per_class])
-        # All are read, not the chosen alone: whether a broken one is refused must not hang on the seed.
-        images[number] = np.stack([image(path, settings.size, settings.colour) for path in files[kind]])[chosen]
-    kinds = [np.flatnonzero(np.isin(names, part)) for part in parts]
-    train = turned(kinds[0], 4 if settings.rotations else 1)
-    return FewShotData(images, np.array(names), train, turned(kinds[1], 1), turned(kinds[2], 1), "own")
+        places = {file: place for place, file in enumerate(sorted(rng.permutation(len(files))[: listing.per_class]))}
+        for index, path in enumerate(files):
+            try:
+                square = image(path, settings.size, settings.colour)
+            except images.Unreadable as reason:
+                problems.append(f"{path.relative_to(settings.folder)} ({reason})")
+                continue
+            if index in places:
+                pixels[number, places[index]] = square
+    if problems:
+        mend = f"convert them to {', '.join(images.FORMATS)}, or take them out"
+        _refuse(f"own_images.{listing.name}: {len(problems)} files that cannot be read; {mend}", problems)
+    train, validation, test = (
+        np.flatnonzero(np.isin(names, part)) for part in (listing.train, listing.validation, listing.test)
+    )
+    turns = 4 if settings.rotations else 1
+    return FewShotData(pixels, np.array(names), turned(train, turns), turned(validation, 1), turned(test, 1), "own")
 
 
 def image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
-    """The middle square of an image, the right way up, on white where it is transparent → (3 or 1, size, size).
-    Raises `UserError` naming the file."""
-    try:
-        with Image.open(path, formats=FORMATS) as file:
-            file.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded smaller, and faster
-            upright = ImageOps.exif_transpose(file)
-            if upright.mode.startswith("I"):  # 16 bits of grey, which `convert` would cut off at 255
-                upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
-            if upright.has_transparency_data:
-                page = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(page, upright.convert("RGBA"))
-            square = ImageOps.fit(upright.convert("RGB" if colour else "L"), (size, size), Image.Resampling.LANCZOS)
-    except Exception as error:  # damage makes Pillow raise errors of many kinds, also struct.error
-        kind = "not a readable image" if path.suffix.lower() in SUFFIXES else "not an image"
-        reason = " ".join(str(error).split())[:80] or type(error).__name__
-        raise UserError(f"{path}: {kind} ({reason}); mend it or take it out") from None
-    pixels = np.asarray(square)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if colour else pixels[None])
+    """The middle square of an image file → (3 or 1, size, size). Raises `images.Unreadable`."""
+    return images.square(images.decode(path, side=2 * size), size, colour, Image.Resampling.LANCZOS)
+
+
+def _refuse(what: str, problems: list[str]) -> None:
+    more = f"; and {len(problems) - REPORTED} more" if len(problems) > REPORTED else ""
+    raise UserError(f"{what}: {'; '.join(problems[:REPORTED])}{more}")
+
+
+def _check_place(folder: Path, where: str) -> None:
+    """Raise `UserError` where the folder is none, or one whose images an experiment would commit or not find."""
+    if not folder.is_absolute():
+        raise UserError(f"{where}: write the absolute path; an experiment in a temporary copy does not find another")
+    if folder.is_file():
+        raise UserError(f"{where}: a file, not a folder; unpack it first if it is an archive")
+    if not folder.is_dir():
+        raise UserError(f"{where}: no such folder")
+    checkout, folder = Path(os.environ.get("DVC_ROOT", ".")).resolve(), folder.resolve()
+    if folder.is_relative_to(checkout):
+        asked = subprocess.run(["git", "-C", checkout, "check-ignore", "--quiet", folder], capture_output=True)
+        if asked.returncode == 1:  # 0: ignored, as a folder under DVC is; 128: no git repository
+            raise UserError(
+                f"{where}: lies in the checkout, so that an experiment would commit its images to git: "
+                "move it out, or run `dvc add` on it, or name it in .gitignore"
+            )
 
 
 def _classes(folder: Path, where: str) -> dict[str, list[Path]]:
     """``class`` or ``group/class`` → its files, sorted. Raises `UserError` when the folder is not of that form."""
-    if not folder.is_dir():
-        raise UserError(f"{where}: no such folder")
+    problems: list[str] = []
     found: dict[str, list[Path]] = {}
-    depths = set()
-    for outer in _folders(folder, where):
-        inner = _folders(outer, where)
-        depths.add(bool(inner))
-        for path in inner or [outer]:
-            if inner and _folders(path, where):
-                raise UserError(f"{where}: {path} holds folders; there may be one level of groups above the classes")
-            files = [each for each in _entries(path) if each.is_file()]
-            if not files:
-                raise UserError(f"{where}: {path} holds no image")
+    outer, _ = _entries(folder, problems)
+    grouped = any(_entries(path, [])[0] for path in outer)
+    for top in outer:
+        inner, files = _entries(top, problems)
+        if grouped and not inner:
+            problems.append(f"{top} holds no folder and others do: group all classes or none")
+        for path in inner or [top]:
+            deeper, files = _entries(path, problems) if inner else ([], files)
+            if deeper:
+                problems.append(f"{path} holds folders; there may be one level of groups above the classes")
+            elif not files:
+                problems.append(f"{path} holds no image")
             found[path.relative_to(folder).as_posix()] = files
-    if not found:
-        raise UserError(f"{where}: holds no class folder")
-    if len(depths) > 1:
-        raise UserError(f"{where}: some of its folders hold images and others hold folders: group all classes or none")
     spelt: dict[str, str] = {}
-    for name in found:  # one and the same folder on a file system that does not tell cases apart
+    for name in found:  # one and the same folder on a file system that ignores case
         other = spelt.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
         if other != name:
-            raise UserError(f"{where}: {other} and {name} are two classes of one name: rename one")
+            problems.append(f"{other} and {name} are two classes of one name: rename one")
+    if problems:
+        _refuse(where, problems)
+    if not found:
+        raise UserError(f"{where}: holds no class folder")
+    if grouped:
+        _check_not_divided(found, where)
     return found
 
 
-def _entries(folder: Path) -> list[Path]:
-    """Raises `UserError` where a name holds control characters, or bytes that are no text."""
-    names = [name for name in sorted(os.listdir(folder)) if not name.startswith(".") and name.lower() not in CLUTTER]
-    for name in names:
+def _entries(folder: Path, problems: list[str]) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a folder, sorted. What is of no use there is added to the problems."""
+    folders: list[Path] = []
+    files: list[Path] = []
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        if name.startswith(".") or name.lower() in CLUTTER:
+            continue
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
-            raise UserError(f"{folder}: it holds {name!a}, which is no name that can be written: rename it")
-    return [folder / name for name in names]
+            problems.append(f"{str(path)!a} has a name that cannot be written: rename it")
+        elif path.is_dir() and path.is_symlink():
+            problems.append(f"{path} is a link, behind which DVC sees no change: put the folder itself there")
+        else:
+            (folders if path.is_dir() else files).append(path)
+    if folders:
+        stray = [path for path in files if path.suffix.lower() in SUFFIXES]
+        problems += [f"{path} lies beside folders and is of no class: move it into a class folder" for path in stray]
+    return folders, files
 
 
-def _folders(folder: Path, where: str) -> list[Path]:
-    """The folders in a folder. Raises `UserError` where an image lies beside them: it would be of no class."""
-    entries = _entries(folder)
-    folders = [path for path in entries if path.is_dir()]
-    for path in entries if folders else ():
-        if path not in folders and path.suffix.lower() in SUFFIXES:
-            raise UserError(f"{where}: {path} lies beside folders and is of no class: move it into a class folder")
-    return folders
+def _check_not_divided(classes: dict[str, list[Path]], where: str) -> None:
+    """Raise `UserError` for a folder of train, test, …: as groups, they would be different classes of one name."""
+    inner: dict[str, set[str]] = {}
+    for name in classes:
+        group, kind = name.split("/")
+        inner.setdefault(group, set()).add(kind)
+    twice = sum(map(len, inner.values())) - len(set.union(*inner.values()))
+    if twice and {group.lower() for group in inner} <= DIVISION:
+        part = next((group for group in inner if group.lower().startswith("train")), min(inner))
+        raise UserError(
+            f"{where}: divided into {', '.join(sorted(inner))}, which hold the same classes; few-shot learning divides "
+            f"classes, not images: name one part, as in folder: {where.partition(' = ')[2]}/{part}"
+        )
 
 
 def _divide(name: str, settings: OwnImages, classes: list[str]) -> tuple[list[str], list[str], list[str]]:
@@ -134,6 +205,11 @@ def _divide(name: str, settings: OwnImages, classes: list[str]) -> tuple[list[st
     are taken as they are; shares are of the classes or groups that no list names, by chance from the seed. Raises
     `UserError` naming the parameter at fault."""
     where = f"own_images.{name}"
+    if len(classes) < MIN_CLASSES:
+        raise UserError(
+            f"{where}: {settings.folder} has {len(classes)} classes, and training, validation and test need 2 each: "
+            "add classes"
+        )
     if settings.by == "group" and not all("/" in each for each in classes):
         raise UserError(f"{where}.by = 'group': the classes of {settings.folder} are in no groups; write by: class")
     unit_of = {each: each.split("/")[0] if settings.by == "group" else each for each in classes}
