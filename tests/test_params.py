@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 from dvc.utils.serialize import parse_yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fewlabel import params, strict
@@ -50,7 +50,7 @@ def test_a_mapping_over_budgets_gives_the_chosen_entry(entries: dict[str, int], 
         ("maml.inner_lr", float("nan"), "maml.inner_lr = nan"),
         ("maml.first_order", "yes", "maml.first_order = 'yes': input should be a valid boolean"),
         ("maml.iterations", 1.5, "maml.iterations = 1.5: input should be a valid integer"),
-        ("maml.iterations", {"smoke": 1}, "maml: iterations: has no value for budget 'cpu'"),
+        ("maml.iterations", {"smoke": 1}, "maml.iterations: has no value for budget 'cpu'"),
         ("budget", "huge", "budget = 'huge': must be one of smoke, cpu, night, gpu"),
         ("episodes.tasks", ["5w6s"], "task 5w6s with 15 queries a class needs 21 drawings of each class"),
         ("cells.label_cells", ["5001-0"], "cells.label_cells.0 = '5001-0'"),
@@ -177,29 +177,6 @@ def test_what_is_no_yaml_or_no_plain_data_is_refused(text: str) -> None:
 def test_an_alias_is_refused() -> None:
     with pytest.raises(UserError, match="line 2: aliases are not read here"):
         strict.read("a: &a [1]\nb: *a", "x")
-
-
-PATHS = [f"{name}.{key}" for name, section in RAW.items() if isinstance(section, dict) for key in section] + list(RAW)
-VALUES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=20),
-    st.lists(st.integers(), max_size=3),
-    st.dictionaries(st.sampled_from(["smoke", "cpu", "night", "gpu", "x"]), st.integers(), max_size=3),
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(path=st.sampled_from(PATHS), value=VALUES)
-def test_any_value_anywhere_is_taken_or_refused_in_one_line(path: str, value: object) -> None:
-    refusal = ""
-    try:
-        params.parse(changed(path, value))
-    except UserError as error:
-        refusal = str(error)
-    assert "\n" not in refusal
 
 
 def test_a_label_cell() -> None:

@@ -31,7 +31,6 @@ Epochs = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 FileName = Annotated[str, Field(max_length=511)]  # of a class, perhaps in a group
@@ -85,8 +84,8 @@ class OwnImages(Section):
     colour: bool = False
     rotations: bool = False
     by: Literal["class", "group"] = "class"
-    test: Share | list[FileName] = 0.3
-    validation: Share | list[FileName] = 0.1
+    test: PositiveFraction | list[FileName] = 0.3
+    validation: PositiveFraction | list[FileName] = 0.1
     per_class: Annotated[int, Field(ge=2, le=10_000)] | None = None
     tasks: Some[TestTask] | None = None
     seed: Seed = 0
@@ -335,7 +334,7 @@ def parse(raw: Any, name: str = "params.yaml") -> Params:
     budget = raw.get("budget")
     if budget not in BUDGETS:
         raise UserError(f"{name}: budget = {short(budget)}: must be one of {', '.join(BUDGETS)}")
-    return strict.check(Params, _resolve(raw, budget, name), name)
+    return strict.check(Params, {key: _resolve(item, budget, f"{name}: {key}") for key, item in raw.items()}, name)
 
 
 def _resolve(value: Any, budget: str, where: str) -> Any:
@@ -343,7 +342,7 @@ def _resolve(value: Any, budget: str, where: str) -> Any:
     if not isinstance(value, dict):
         return value
     if not value or not set(value) <= set(BUDGETS):
-        return {key: _resolve(item, budget, f"{where}: {key}") for key, item in value.items()}
+        return {key: _resolve(item, budget, f"{where}.{key}") for key, item in value.items()}
     for entry in (budget, "cpu") if budget in ("night", "gpu") else (budget,):
         if entry in value:
             return value[entry]

@@ -123,8 +123,8 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
         ("params.yaml", "few_shot_seeds: [0]", "few_shot_seeds: [0, 1]", SECOND_SEED | {"compare"}),
         (
             "params.yaml",
-            "splits: [lake] ",
-            "splits: [lake, vinyals] ",
+            "  splits: [lake]\n",
+            "  splits: [lake, vinyals]\n",
             {stage.replace("lake", "vinyals") for stage in MAML | METRIC} | {"compare"},
         ),
         (
