@@ -36,8 +36,7 @@ from torchvision import transforms
 from fewlabel.labels.rotation import ROTATIONS, four_copies
 from fewlabel.networks import resnet
 from fewlabel.networks.classifier import Classifier, linear_head
-from fewlabel.training import augment, device
-from fewlabel.training import loop as supervised
+from fewlabel.training import augment, device, supervised
 
 IMAGES, BATCH, SHIFT, WORKERS, PREFETCH = 10_000, 64, 4, 2, 2
 LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4

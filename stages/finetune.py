@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fewlabel import params, tracking
 from fewlabel.data import cifar10
 from fewlabel.intervals import wilson
 from fewlabel.labels import subsets as label_subsets
-from fewlabel.networks import resnet
+from fewlabel.networks import resnet, weights
 from fewlabel.networks.classifier import Classifier, linear_head
 from fewlabel.results import whole_folder, write_json
 from fewlabel.stage import launch
-from fewlabel.training import augment, device, losses
-from fewlabel.training import loop as supervised
+from fewlabel.training import augment, dependencies, device, loop, losses, supervised
 from fewlabel.training.checkpoint import Checkpoint
 from fewlabel.training.device import run_facts
 
@@ -77,11 +75,10 @@ def main() -> None:
             target_accuracy=settings.target_accuracy,
             steps_per_epoch=per_epoch,
         )
-        inputs = [DATA] if start == "scratch" else [DATA, BACKBONE]
-        depends |= {"validate": arguments.validate, "stem": stem} | device.mode(on)
-        checkpoint = Checkpoint(f"finetune/{cell}", depends, inputs)
+        stage = dependencies.digest(f"stages.finetune {start} {arguments.cell}", everything.model_dump())
+        checkpoint = Checkpoint(f"finetune/{cell}", [stage, arguments.validate, device.mode(on)])
         loss = losses.choose(settings.loss, settings.focal_alpha, settings.focal_gamma)
-        training = supervised.train(network, batch, measure, recipe, loss, checkpoint, cell, run.log)
+        training = supervised.train(network, batch, measure, recipe, loss, cell, checkpoint, run.log)
 
         logits = predict(network, test)
         correct = int((logits.argmax(1) == test_labels).sum())
@@ -93,7 +90,7 @@ def main() -> None:
             print(f"stopped at step {training.steps}: the target accuracy {settings.target_accuracy} was reached")
         if arguments.validate:
             run.log(training.steps, val_accuracy=value)
-            checkpoint.remove()
+            checkpoint.end()
             return
         row = {
             "family": "label-efficiency",
@@ -111,12 +108,12 @@ def main() -> None:
         }
         stop = {"stopped_early": stopped_early, "steps": training.steps, "target_accuracy": settings.target_accuracy}
         with whole_folder(out_folder) as out:
-            save_file(supervised.tensors(network.head if network.frozen else network), out / "model.safetensors")
-            supervised.write_curve(out / "curve.csv", training.curve)
+            weights.write(out / "model.safetensors", weights.of(network.head if network.frozen else network))
+            loop.write_curve(out / "curve.csv", training.curve)
             write_json(out / "metrics.json", {"origin": data.origin, "rows": [row], **stop})
-            facts = run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
+            facts = run_facts(on, training.seconds, steps=training.steps)
             write_json(out / "run.json", facts)
-        checkpoint.remove()
+        checkpoint.end()
 
 
 def split(data: cifar10.Cifar10, validate: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

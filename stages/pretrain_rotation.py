@@ -17,8 +17,7 @@ from fewlabel.networks import resnet
 from fewlabel.networks.classifier import Classifier, linear_head
 from fewlabel.results import whole_folder, write_json
 from fewlabel.stage import launch
-from fewlabel.training import augment, device
-from fewlabel.training import loop as supervised
+from fewlabel.training import augment, dependencies, device, loop, supervised
 from fewlabel.training.checkpoint import Checkpoint
 from fewlabel.training.device import run_facts
 
@@ -58,8 +57,8 @@ def main() -> None:
         )
         backbone = resnet.resnet18(settings.stem, settings.seed)
         network = Classifier(backbone, linear_head(resnet.WIDTHS[-1], ROTATIONS, settings.seed)).to(on)
-        depends = settings.model_dump() | device.mode(on)
-        checkpoint = Checkpoint("pretrain_rotation", depends, [DATA])
+        stage = dependencies.digest("stages.pretrain_rotation", everything.model_dump())
+        checkpoint = Checkpoint("pretrain_rotation", [stage, device.mode(on)])
         training = supervised.train(
             network, batch, measure, recipe, checkpoint=checkpoint, name="rotation", log=run.log
         )
@@ -83,11 +82,11 @@ def main() -> None:
         }
         with whole_folder(OUT) as out:
             resnet.save(backbone, settings.stem, out / "backbone.safetensors")
-            supervised.write_curve(out / "curve.csv", training.curve)
+            loop.write_curve(out / "curve.csv", training.curve)
             write_json(out / "metrics.json", {"origin": data.origin, "rows": [row]})
-            facts = run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
+            facts = run_facts(on, training.seconds, steps=training.steps)
             write_json(out / "run.json", facts)
-        checkpoint.remove()
+        checkpoint.end()
         print(f"rotation accuracy {value:.2%} on the four rotations of {len(test):,} test images")
 
 

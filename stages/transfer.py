@@ -22,7 +22,6 @@ from typing import get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fewlabel import params, tracking
@@ -30,13 +29,12 @@ from fewlabel.data import hymenoptera
 from fewlabel.errors import UserError
 from fewlabel.intervals import wilson
 from fewlabel.networks import backbones as pretrained
-from fewlabel.networks import resnet
+from fewlabel.networks import resnet, weights
 from fewlabel.networks.classifier import Classifier, linear_head
 from fewlabel.report import prediction_grid
 from fewlabel.results import whole_folder, write_json
 from fewlabel.stage import launch
-from fewlabel.training import augment, device
-from fewlabel.training import loop as supervised
+from fewlabel.training import augment, dependencies, device, loop, supervised
 from fewlabel.training.checkpoint import Checkpoint
 from fewlabel.training.device import run_facts
 
@@ -90,10 +88,8 @@ def main() -> None:
             return supervised.predict(network, map(arm.test_inputs, test.split(CHUNK)))
 
         recipe = recipe_of(settings, own, len(train))
-        inputs = {"frozen": [DATA, FEATURES], "small-rotation": [DATA, ROTATION]}.get(start, [DATA])
-        stem = everything.pretrain_rotation.stem if start == "small-scratch" else None  # else the backbone's own
-        depends |= {"stem": stem} | device.mode(on)
-        checkpoint = Checkpoint(f"transfer/{cell}", depends, inputs)
+        stage = dependencies.digest(f"stages.transfer {start} --seed {seed}", everything.model_dump())
+        checkpoint = Checkpoint(f"transfer/{cell}", [stage, arguments.fold, device.mode(on)])
         training = supervised.train(
             arm.network,
             batch,
@@ -130,15 +126,15 @@ def main() -> None:
             budget = "" if everything.budget == "cpu" else f", budget {everything.budget}"  # cpu: the usual one
             title = f"Ants and bees{stand_in}, {row['method']}{budget}"
             with whole_folder(out_folder) as out:
-                save_file(supervised.tensors(arm.network), out / "model.safetensors")
-                supervised.write_curve(out / "curve.csv", training.curve)
+                weights.write(out / "model.safetensors", weights.of(arm.network))
+                loop.write_curve(out / "curve.csv", training.curve)
                 write_predictions(out / "predictions.csv", data.names[test], data.labels[test], probabilities)
                 prediction_grid.draw(out / "predictions.png", title, *shown)
                 prediction_grid.draw_most_wrong(out / "most_wrong.png", title, *shown, data.names[test])
                 write_json(out / "metrics.json", {"origin": data.origin, "rows": [row]})
-                facts = run_facts(on, training.seconds, precision=device.precision(on), steps=training.steps)
+                facts = run_facts(on, training.seconds, steps=training.steps)
                 write_json(out / "run.json", facts)
-        checkpoint.remove()
+        checkpoint.end()
 
 
 def split(is_train: NDArray[np.bool_], fold: int | None) -> tuple[Tensor, Tensor]:
@@ -189,7 +185,7 @@ def whole_arm(start: params.TransferStart, everything: params.Params, seed: int,
 
 def head_arm(settings: params.Transfer, seed: int, on: torch.device, photographs: int) -> Arm:
     """A linear head trains on the features of the photographs and of their mirror images, without crops."""
-    tensors = load_file(FEATURES)
+    tensors, _ = weights.read(FEATURES)
     found = [tensors[name] for name in ("upright", "mirrored") if name in tensors]
     if [tensor.shape[:-1] for tensor in found] != [(photographs,)] * 2 or found[0].shape != found[1].shape:
         raise UserError(f"{FEATURES}: not the features of {photographs} photographs; run `dvc repro transfer_features`")

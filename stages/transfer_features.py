@@ -10,16 +10,15 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fewlabel import params, tracking
 from fewlabel.data import hymenoptera
 from fewlabel.networks import backbones as pretrained
+from fewlabel.networks import weights
 from fewlabel.results import whole_folder, write_json
 from fewlabel.stage import launch
-from fewlabel.training import augment, device
-from fewlabel.training import loop as supervised
+from fewlabel.training import augment, device, supervised
 from fewlabel.training.device import run_facts
 
 DATA, OUT = Path("data/prepared/hymenoptera.npz"), Path("results/transfer_features")
@@ -45,8 +44,8 @@ def main() -> None:
         tensors = {"upright": features(images), "mirrored": features(images.flip(-1))}
         seconds = time.monotonic() - began
         with whole_folder(OUT) as out:
-            save_file(tensors, out / "features.safetensors")
-            write_json(out / "run.json", run_facts(on, seconds, precision=device.precision(on)))
+            weights.write(out / "features.safetensors", tensors)
+            write_json(out / "run.json", run_facts(on, seconds))
 
 
 if __name__ == "__main__":

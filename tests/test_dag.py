@@ -31,7 +31,10 @@ PLUMBING = {
     "fewlabel.strict",
     "fewlabel.tracking",
     "fewlabel.training.checkpoint",
+    "fewlabel.training.dependencies",
     "fewlabel.training.device",
+    "fewlabel.training.processes",
+    "fewlabel.training.speedups",
 }
 # Read archives and images; elsewhere these modules are imported by the loaders of prepared data, and decide nothing.
 READ_RAW_DATA = ("download", "download_backbone", "prepare", "episodes", "own_episodes")

@@ -146,13 +146,6 @@ class GradientTraining(Training):
     inner_lr: Rate
     inner_steps: Count
     test_inner_steps: Count
-    processes: Annotated[int, Field(ge=1, le=64)]
-
-    @model_validator(mode="after")
-    def _tasks_for_every_process(self) -> GradientTraining:
-        if self.meta_batch % self.processes:
-            raise ValueError(f"processes = {self.processes} must divide meta_batch = {self.meta_batch}")
-        return self
 
 
 class Maml(GradientTraining):

@@ -1,7 +1,5 @@
 """Training and evaluation of every method on tiny glyphs: bytes that repeat, and chance before any training."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from fewlabel.fewshot.evaluate import evaluate
 from fewlabel.fewshot.methods import base
 from fewlabel.fewshot.methods.base import Problem
 from fewlabel.intervals import mean_interval
+from fewlabel.training import loop
 from fewlabel.training.checkpoint import Checkpoint
 
 METHODS = ["siamese", "prototypes", "nearest_mean", "maml", "reptile"]
@@ -31,9 +30,9 @@ OWN: dict[str, dict[str, Any]] = {
     "nearest_mean": {"classes": 8, "drawings": 2, "lr": 0.01},
     "maml": {"meta_batch": 2, "queries": 2, "inner_lr": 0.4, "inner_steps": 1, "test_inner_steps": 1,
              "outer_lr": 0.001, "outer_schedule": "cosine", "first_order": False, "second_order_from": 0.5,
-             "multi_step_loss": True, "learn_inner_lr": True, "anil": False, "processes": 1},
+             "multi_step_loss": True, "learn_inner_lr": True, "anil": False},
     "reptile": {"meta_batch": 2, "train_shots": 10, "inner_batch": 10, "inner_optimizer": "sgd", "inner_lr": 0.2,
-                "inner_steps": 5, "test_inner_steps": 10, "processes": 1, "outer_step": 1.0},
+                "inner_steps": 5, "test_inner_steps": 10, "outer_step": 1.0},
 }  # fmt: skip
 
 
@@ -52,133 +51,69 @@ def glyphs(classes: int = 12, seed: int = 0, contrast: int = 180) -> Tensor:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("cut", [2, 5])
-def test_a_resumed_training_gives_the_same_bytes(
-    name: str, cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_training_gives_the_same_bytes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings, validation = settings_of(name), episodes.fixed(Shape(3, 3, 1, 5), 6, 20, 0, "validation")
 
-    def run(where: str | None, stop_at: int = 99) -> tuple[bytes, str]:
-        torch.manual_seed(cut)  # whatever the state outside, it must not matter
+    def run(checkpoint: Checkpoint | None, stop_at: int = 99) -> tuple[bytes, list[loop.Row]]:
+        torch.manual_seed(stop_at)  # whatever the state outside, it must not matter
         method = base.create(name, settings, Problem(3, 1, 12), CPU, seed=5)
-        checkpoint = Checkpoint(where, {}, []) if where else None
-        outcome = meta_training.train(
-            method, glyphs(), glyphs(6, 1), validation, settings, 5, checkpoint=checkpoint,
-            stop=lambda step: step == stop_at,
-        )  # fmt: skip
-        tensors = method.model.state_dict().values()
-        return b"".join(t.contiguous().numpy().tobytes() for t in tensors), outcome.curve_csv()
+        step, steps = method.step, iter(range(99))
+
+        def killed(*arguments: Any) -> tuple[Tensor, Tensor]:
+            if next(steps) == stop_at:
+                raise KeyboardInterrupt
+            return step(*arguments)
+
+        monkeypatch.setattr(method, "step", killed)
+        outcome = meta_training.train(method, glyphs(), glyphs(6, 1), validation, settings, 5, checkpoint=checkpoint)
+        return b"".join(t.contiguous().numpy().tobytes() for t in method.model.state_dict().values()), outcome.curve
 
     undisturbed = run(None)
-    assert run("cell", stop_at=cut) != undisturbed
-    assert run("cell") == undisturbed
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_for_the_end_of_the_step_and_its_state_is_saved(
-    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    checkpoint, settings = Checkpoint("cell", {}, []), settings_of("maml", checkpoint_every=100)
-
-    def signalled(step: int) -> bool:
-        if step == 4:
-            os.kill(os.getpid(), number)
-        return False
-
-    method = base.create("maml", settings, Problem(3, 1, 12), CPU, seed=5)
+    assert list(undisturbed[1][2]) == ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
     with pytest.raises(KeyboardInterrupt):
-        meta_training.train(
-            method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 5, checkpoint=checkpoint, stop=signalled
-        )
-    state = checkpoint.load()
-    assert state is not None
-    assert state["step"] == 5
+        run(Checkpoint("cell", {}), stop_at=5)
+    assert run(Checkpoint("cell", {})) == undisturbed
 
 
 @pytest.mark.parametrize(
-    ("broken", "at", "message", "saved"),
+    ("at", "message"),
     [
-        ("loss", 5, r"the loss is no longer finite at step 5", 4),
-        ("weights", 4, r"the model or its optimiser is no longer finite at step 4", 2),  # before it is saved,
-        ("weights", 5, r"the loss is no longer finite at step 6", 4),  # or the next step shows it,
-        ("weights", 6, r"the validation loss is no longer finite at step 6", 4),  # or a look at the validation classes
+        (4, "the state of the model is no longer finite at step 4"),  # before it is saved,
+        (5, "the loss is no longer finite at step 6"),  # or the next step shows it,
+        (6, "the val_loss is no longer finite at step 6"),  # or a look at the validation classes
     ],
 )
-def test_lost_numbers_stop_it_and_leave_the_checkpoint_from_before(
-    broken: str, at: int, message: str, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    checkpoint, settings = Checkpoint("cell", {}, []), settings_of("prototypes")
+def test_weights_that_are_not_finite_stop_it(at: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of("prototypes")
     method = base.create("prototypes", settings, Problem(5, 1, 12), CPU, seed=0)
     step, steps = method.step, iter(range(1, 9))
 
     def poisoned(*arguments: Any) -> tuple[Tensor, Tensor]:
-        loss, accuracy = step(*arguments)
-        now = next(steps) == at
-        if now and broken == "weights":
-            method.model.convolutions[0].weight.data.fill_(torch.inf)
-        return torch.tensor(torch.nan) if now and broken == "loss" else loss, accuracy
-
-    monkeypatch.setattr(method, "step", poisoned)
-    with pytest.raises(UserError, match=rf"cell: {message} \(lr 0\.001\): lower"):
-        meta_training.train(
-            method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0, "cell", checkpoint=checkpoint
-        )
-    state = checkpoint.load()
-    assert state is not None
-    assert state["step"] == saved
-
-
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_a_state_that_is_not_finite_is_never_said_to_be_saved(
-    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Adam's second moment may be infinite beside weights that are whole: no loss shows it."""
-    monkeypatch.chdir(tmp_path)
-    checkpoint, settings = Checkpoint("cell", {}, []), settings_of("prototypes")
-    method = base.create("prototypes", settings, Problem(5, 1, 12), CPU, seed=0)
-
-    def stop(step: int) -> bool:
-        if step == (2 if interrupted else 3):
-            next(iter(method.optimizer.state.values()))["exp_avg_sq"].fill_(torch.inf)
-            if interrupted:
-                os.kill(os.getpid(), signal.SIGINT)
-        return False
-
-    at = 3 if interrupted else 4
-    with pytest.raises(UserError, match=rf"cell: the model or its optimiser is no longer finite at step {at} \(lr"):
-        meta_training.train(
-            method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0, "cell", checkpoint=checkpoint, stop=stop
-        )
-    assert "saved" not in capsys.readouterr().out
-    state = checkpoint.load()
-    assert state is not None
-    assert state["step"] == 2
-
-
-@pytest.mark.parametrize(("at", "stop_at"), [(8, None), (2, 2)])
-def test_final_weights_that_are_not_finite_are_no_result(
-    at: int, stop_at: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The validation loss is finite beside them, or there was none."""
-    monkeypatch.setattr(meta_training, "score", lambda *_: (0.5, 0.5))
-    settings = settings_of("prototypes", validate_every=100)
-    method = base.create("prototypes", settings, Problem(5, 1, 12), CPU, seed=0)
-    step, steps = method.step, iter(range(1, 9))
-
-    def broken(*arguments: Any) -> tuple[Tensor, Tensor]:
         numbers = step(*arguments)
         if next(steps) == at:
             method.model.convolutions[0].weight.data.fill_(torch.inf)
         return numbers
 
-    monkeypatch.setattr(method, "step", broken)
-    with pytest.raises(UserError, match=rf"the model is no longer finite at step {at} \(lr 0\.001\): lower"):
-        meta_training.train(
-            method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0, stop=lambda step: step == stop_at
-        )
+    monkeypatch.setattr(method, "step", poisoned)
+    with pytest.raises(UserError, match=rf"cell: {message} \(lr 0\.001\): lower"):
+        meta_training.train(method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0, "cell")
+
+
+def test_best_weights_that_are_not_finite_are_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A validation loss can be finite beside them, and so can Adam's moments be infinite beside finite weights."""
+    monkeypatch.setattr(meta_training, "score", lambda *_: (0.5, 0.5))
+    settings = settings_of("prototypes", validate_every=100)
+    method = base.create("prototypes", settings, Problem(5, 1, 12), CPU, seed=0)
+    learner = meta_training.MetaLearner(method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0)
+    learner.step(7)
+    learner.measure(8)
+    assert loop.finite(learner.state())
+    next(iter(method.optimizer.state.values()))["exp_avg_sq"].fill_(torch.inf)
+    assert not loop.finite(learner.state())
+    next(iter(method.optimizer.state.values()))["exp_avg_sq"].fill_(0)
+    learner.best.weights = {"weight": torch.tensor(torch.inf)}
+    assert not loop.finite(learner.state())
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -338,7 +273,7 @@ def test_it_stops_without_improvement_and_keeps_the_best(monkeypatch: pytest.Mon
     outcome = meta_training.train(method, glyphs(), glyphs(6, 1), validation, settings, 0)
     assert outcome.steps == 10  # the best was at step 4, and 6 steps did not improve on it
     assert torch.equal(method.model.convolutions[1].weight, seen[1])
-    assert [row[3] for row in outcome.rows if row[3] is not None] == [0.9, 0.5, 0.8, 0.7, 0.6]
+    assert [row["val_loss"] for row in outcome.curve if "val_loss" in row] == [0.9, 0.5, 0.8, 0.7, 0.6]
 
 
 def test_confusion_counts_true_and_predicted_classes() -> None:

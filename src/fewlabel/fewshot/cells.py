@@ -9,6 +9,11 @@ from typing import Any
 
 from fewlabel import params
 from fewlabel.errors import UserError
+from fewlabel.fewshot import episodes
+from fewlabel.fewshot.episodes import Indices
+
+VALIDATION_TASK = "20w1s"  # where a method has no task of its own: the hardest protocol tells models apart best
+VALIDATION_QUERIES = 15
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,12 @@ class Cell:
         return "-".join(filter(None, [self.method, self.split, self.task, str(self.seed)]))
 
     @property
+    def arguments(self) -> str:
+        """The command line that names it, in the order of dvc.yaml."""
+        task = f" --task {self.task}" if self.task else ""
+        return f"{self.method} {self.split}{task} --seed {self.seed}"
+
+    @property
     def settings(self) -> Any:
         """The method's own section of params.yaml."""
         return getattr(self.params, self.method)
@@ -39,6 +50,18 @@ class Cell:
     def episodes(self) -> Path:
         """The folder with the split's data and test episodes."""
         return Path("data/episodes") / self.split
+
+    def validation_task(self, classes: int) -> tuple[int, int]:
+        """Way and shot of the validation episodes that the weights are chosen by, from so many validation classes."""
+        way, shot = params.parse_task(self.task or VALIDATION_TASK)
+        return way if self.task else min(way, classes), shot
+
+    def validation_episodes(self, way: int, shot: int, classes: int, drawings: int, seed: int) -> Indices:
+        """Fixed episodes of the validation classes. Raises `UserError` when there are too few classes or drawings."""
+        queries = max(1, min(VALIDATION_QUERIES, drawings - shot))
+        shape = episodes.Shape(self.params.episodes.validation_count, way, shot, queries)
+        episodes.check(shape, classes, drawings, f"cells.tasks ({self.split} validation)", "cells.tasks")
+        return episodes.fixed(shape, classes, drawings, seed, "validation")
 
     def test_tasks(self) -> list[str]:
         """What its model is tested on: where it was trained for a task, all with that way and shot. Raises `UserError`

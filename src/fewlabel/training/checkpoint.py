@@ -1,8 +1,6 @@
-"""Checkpoints of a training that may be killed: keyed by everything the training depends on, written atomically.
+"""Checkpoints of a training that may be killed: keyed by what the training depends on, checksummed, written atomically.
 
-They live in ``.checkpoints/``, outside the declared outputs, so DVC's run-cache stays usable and a checkpoint of
-other parameters, other data or other code is never picked up. Deleted when the training is done and recorded. SIGINT
-and SIGTERM wait for the end of a step, so that there is a whole state to save.
+They live in ``.checkpoints/``, which DVC ignores: its outputs stay whole results.
 """
 
 from __future__ import annotations
@@ -13,67 +11,41 @@ import io
 import json
 import os
 import pickle
-import shutil
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 
 from fewlabel.errors import UserError
 
 FOLDER = Path(".checkpoints")
 _DIGEST_BYTES = hashlib.sha256().digest_size  # a file is the digest of a state, then the state as torch saves it
-_DONE = "done"  # a mark beside a checkpoint whose training has ended, but is not known to be recorded
-_SOURCES = Path(__file__).parents[1]
-
-
-def sweep() -> None:
-    """Delete the checkpoints of trainings that DVC has recorded since they ended."""
-    with contextlib.suppress(FileNotFoundError):  # another stage sweeps too; what this one misses the next one finds
-        for mark in list(FOLDER.rglob(_DONE)):
-            stage, _, before = mark.read_text(encoding="utf-8", errors="replace").partition("\n")
-            if _recorded(stage) not in ("", before):
-                shutil.rmtree(mark.parent, ignore_errors=True)
-
-
-def _recorded(stage: str) -> str:
-    """A digest of what ``dvc.lock`` says of a stage; empty where it says nothing, or cannot be read."""
-    try:
-        entry = yaml.safe_load(Path("dvc.lock").read_bytes())["stages"][stage]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        return ""
-    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 class Checkpoint:
-    """One training's checkpoint file.
+    """One training's checkpoint file, and no other training's.
 
     Args:
-        name: the stage cell, e.g. ``meta_train/maml-lake-5w1s-0``; readable part of the path.
-        settings: JSON-able values that the training depends on.
-        files: input files that it depends on (hashed by content).
-        saves: whether this process saves it; of those that share a training the first one does, and all load.
+        name: of the training, e.g. ``meta_train/maml-lake-5w1s-0``; the readable part of the path.
+        depends: JSON-able values; where one differs it is another training.
+        saves: whether this process saves it. Of processes that share a training the first one does, and all load.
     """
 
-    def __init__(self, name: str, settings: Any, files: Iterable[str | Path], saves: bool = True) -> None:
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        digest.update(version("torch").encode())
-        code = [*sorted(_SOURCES.rglob("*.py")), *sorted((_SOURCES.parents[1] / "stages").glob("*.py"))]
-        for path in [*map(Path, files), *code]:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        self._folder, self._saves = FOLDER / name, saves
-        self._path = self._folder / f"{digest.hexdigest()[:32]}.pt"
+    def __init__(self, name: str, depends: Any, saves: bool = True) -> None:
+        key = json.dumps([depends, version("torch")], sort_keys=True)
+        self._path = FOLDER / name / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
+        self._ended = self._path.with_suffix(".ended")
+        self._saves = saves
+        for other in FOLDER.rglob("*.ended"):  # this training runs, so DVC has recorded those before it
+            if other != self._ended:
+                other.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
         """The last saved state (tensors on the CPU), or None when there is none."""
-        import torch
-
-        (self._folder / _DONE).unlink(missing_ok=True)
+        path = self._ended if self._ended.exists() else self._path
         try:
-            content = self._path.read_bytes()
+            content = path.read_bytes()
         except FileNotFoundError:
             return None
         digest, state = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
@@ -82,29 +54,25 @@ class Checkpoint:
                 raise ValueError
             loaded: dict[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
-            print(f"{self._path}: damaged, starting again", flush=True)
-            self._path.unlink(missing_ok=True)
+            print(f"{path}: damaged, starting again", flush=True)
+            path.unlink(missing_ok=True)
             return None
-        print(f"continuing from {self._path}", flush=True)
+        print(f"continuing from {path}", flush=True)
         return loaded
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint; a kill in the middle leaves the old one whole. Stale ones are removed.
-
-        A state that is no longer finite is not saved: the next step will say so.
+        """Replace the checkpoint, and delete those of this name with another key. A kill leaves the old one whole.
 
         Raises:
             UserError: the disk does not take it; the old one is whole.
         """
-        if not self._saves or not finite(state):
+        if not self._saves:
             return
-        import torch
-
         buffer = io.BytesIO()  # torch's own writer hides a full disk behind an internal error
         torch.save(state, buffer)
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 file.write(hashlib.sha256(buffer.getbuffer()).digest())
                 file.write(buffer.getbuffer())
@@ -119,29 +87,21 @@ class Checkpoint:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        for old in self._folder.iterdir():  # of other parameters, inputs or code, or half written when it was killed
+        for old in self._path.parent.iterdir():  # with other dependencies, or half written when it was killed
             if old != self._path:
                 old.unlink(missing_ok=True)
 
-    def remove(self) -> None:
-        """Delete it: the training is done and its outputs are in place.
+    def end(self) -> None:
+        """Say that the training's results are in place.
 
-        Where DVC runs the stage it is marked only, for `sweep`: DVC has the outputs to record yet, and if it is killed
-        before, it deletes them and runs the stage again. The mark says what DVC had recorded until now.
+        The checkpoint is deleted, but under DVC only when the next training begins: if DVC is killed before it has
+        recorded the results, it deletes them and runs the stage again.
         """
-        stage = os.environ.get("DVC_STAGE")
-        if stage is not None and self._path.exists():
-            (self._folder / _DONE).write_text(f"{stage}\n{_recorded(stage)}", encoding="utf-8")
+        if not self._saves:
+            return
+        if "DVC_STAGE" in os.environ:
+            with contextlib.suppress(FileNotFoundError):  # it ended before, and is called so
+                self._path.replace(self._ended)
         else:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def finite(state: Any) -> bool:
-    """Whether all floating-point tensors in it are."""
-    import torch
-
-    if isinstance(state, torch.Tensor):
-        return not state.is_floating_point() or bool(state.isfinite().all())
-    if isinstance(state, dict):
-        return all(map(finite, state.values()))
-    return not isinstance(state, list) or all(map(finite, state))
+            self._path.unlink(missing_ok=True)
+            self._ended.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from fewlabel.fewshot.episodes import Shape
 from fewlabel.fewshot.methods.base import Method, Problem, classified, cosine, descend, each_part, joined, labels
 from fewlabel.networks.conv4 import Conv4, Weights
 from fewlabel.params import Maml as Settings
-from fewlabel.training import device as devices
+from fewlabel.training import processes
 
 MULTI_STEP_PART = 0.1  # of the training, over which the multi-step loss gives way to the last step's, as in MAML++
 MULTI_STEP_LEAST = 0.03  # times 1 / steps: what an earlier step's loss counts until then, as in MAML++'s code
@@ -63,7 +63,7 @@ class Maml(Method):
         parts = zip(*each_part(part, support.flatten(1, 2), query.flatten(1, 2)), strict=True)
         loss, accuracy = (torch.cat(next(parts)).mean() for _ in range(2))
         gradients = [torch.stack(each).sum(0) / len(support) for each in zip(*next(parts), strict=True)]
-        devices.average([loss, accuracy, *gradients])
+        processes.average([loss, accuracy, *gradients])
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = gradient
         return loss, accuracy

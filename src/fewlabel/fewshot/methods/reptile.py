@@ -14,7 +14,7 @@ from fewlabel.fewshot.episodes import Shape
 from fewlabel.fewshot.methods.base import Method, Problem, classified, each_part, joined, labels
 from fewlabel.networks.conv4 import Conv4, Weights
 from fewlabel.params import Reptile as Settings
-from fewlabel.training import device as devices
+from fewlabel.training import processes
 
 BETA2 = 0.999  # of the inner Adam, of which β₁ is 0
 
@@ -57,11 +57,11 @@ class Reptile(Method):
         settings, images = self.settings, support.flatten(1, 2)
         draws = [settings.inner_batch, settings.inner_steps, generator]
         batches = torch.stack([minibatches(images.shape[1], *draws) for _ in range(settings.meta_batch)])
-        ends, squares, losses, accuracies = self._adapt_all(images, batches[devices.share()])
+        ends, squares, losses, accuracies = self._adapt_all(images, batches[processes.share()])
         moves = [end.mean(0) for end in ends.values()]
         moments = [square.mean(0) for square in squares]
         numbers = [losses.mean(), accuracies.mean()]
-        devices.average([*moves, *moments, *numbers])
+        processes.average([*moves, *moments, *numbers])
         fraction = settings.outer_step * (1 - done)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.model.parameters()), moves, fraction)
