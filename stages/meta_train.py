@@ -7,8 +7,11 @@ one training.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from fewlabel import tracking
+from torch import Tensor
+
+from fewlabel import params, tracking
 from fewlabel.data import few_shot
 from fewlabel.errors import UserError
 from fewlabel.fewshot import cells, episodes
@@ -48,13 +51,25 @@ def main() -> None:
         )
         if rank > 0:  # all processes end with the same model; the first one writes it
             return
-        facts = {"steps": outcome.steps, "processes": processes.count()}
+        facts = {"steps": outcome.steps, "processes": processes.count(), **validated(method, cell, held_out)}
         with whole_folder(cell.trained) as out:
             weights.write(out / "model.safetensors", weights.of(method.model))
             loop.write_curve(out / "curve.csv", outcome.curve)
             write_json(out / "run.json", device.run_facts(on, outcome.seconds, **facts))
         run.tags(origin=data.origin, device=device.describe(on), validation_task=f"{way}w{shot}s")
         checkpoint.end()
+
+
+def validated(method: base.Method, cell: Cell, table: Tensor) -> dict[str, Any]:
+    """The accuracy by which trained models are compared, never on test classes; none where these are too few."""
+    way, shot = params.parse_task(cell.compared_task)
+    if way > len(table):
+        return {}
+    compared = cell.validation_episodes(way, shot, len(table), table.shape[1], cell.params.episodes.seed)
+    return {
+        "validation_accuracy": meta_training.accuracy(method, table, compared),
+        "validation_protocol": f"{cell.split}-validation/{cell.compared_task}",
+    }
 
 
 def fit_way(method: base.Method, cell: Cell, training: int, validation: int) -> None:

@@ -284,3 +284,9 @@ def test_confusion_counts_true_and_predicted_classes() -> None:
     assert right / (7 * 3 * 4) == pytest.approx(result.accuracies.mean())
     assert set(result.confusion[:, 0]) == set(fixed.classes.flatten().tolist())
     assert (result.first == np.arange(3)[:, None]).mean() == pytest.approx(result.accuracies[0])
+
+
+def test_models_are_compared_without_transduction() -> None:
+    method = base.create("maml", settings_of("maml"), Problem(3, 1, 12), CPU, seed=0)
+    [expected] = evaluate(method, method.embed_table(glyphs()), fixed_validation(), [False])
+    assert meta_training.accuracy(method, glyphs(), fixed_validation()) == pytest.approx(expected.accuracies.mean())

@@ -51,6 +51,11 @@ class Cell:
         """The folder with the split's data and test episodes."""
         return Path("data/episodes") / self.split
 
+    @property
+    def compared_task(self) -> str:
+        """The task on which models are compared by validation: their own, or the first of ``cells.tasks``."""
+        return self.task or self.params.cells.tasks[0]
+
     def validation_task(self, classes: int) -> tuple[int, int]:
         """Way and shot of the validation episodes that the weights are chosen by, from so many validation classes."""
         way, shot = params.parse_task(self.task or VALIDATION_TASK)

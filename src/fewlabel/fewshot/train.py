@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewlabel.fewshot import episodes
 from fewlabel.fewshot.episodes import Indices
+from fewlabel.fewshot.methods import base
 from fewlabel.fewshot.methods.base import Method
 from fewlabel.networks.conv4 import as_many
 from fewlabel.params import Training
@@ -114,12 +115,23 @@ class MetaLearner(loop.Learner):
 
 
 def score(method: Method, table: Tensor, indices: Indices) -> tuple[float, float]:
-    """Mean validation loss and accuracy over fixed episodes."""
-    embedded = method.embed_table(table)
-    losses, accuracies = [], []
-    for chunk in indices.chunks(as_many(VALIDATION_CHUNK, embedded[0, 0])):
-        with torch.no_grad():
-            loss, accuracy = method.validate(*episodes.gather(embedded, chunk))
-        losses.append(loss)
-        accuracies.append(accuracy)
+    """Mean validation loss and accuracy over fixed episodes, by which weights are kept."""
+    losses, accuracies = zip(*_by_chunks(method.validate, method, table, indices), strict=True)
     return torch.cat(losses).mean().item(), torch.cat(accuracies).mean().item()
+
+
+def accuracy(method: Method, table: Tensor, indices: Indices) -> float:
+    """Mean accuracy over fixed episodes, each query classified without the others: it compares methods."""
+
+    def of(support: Tensor, query: Tensor) -> Tensor:
+        return base.accuracies(method.predict(support, query, transductive=False))
+
+    return torch.cat(_by_chunks(of, method, table, indices)).mean().item()
+
+
+def _by_chunks(function: Callable[..., Any], method: Method, table: Tensor, indices: Indices) -> list[Any]:
+    """`function` of embedded episodes, as many at a time as memory allows."""
+    with torch.no_grad():
+        embedded = method.embed_table(table)
+        chunks = indices.chunks(as_many(VALIDATION_CHUNK, embedded[0, 0]))
+        return [function(*episodes.gather(embedded, chunk)) for chunk in chunks]
