@@ -17,6 +17,7 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 # (`device` sets the precision that the hardware has; the parameter `device` is a dependency.)
 PLUMBING = {
     "fewlabel.data.download",
+    "fewlabel.data.prepared",
     "fewlabel.errors",
     "fewlabel.fewshot.cells",
     "fewlabel.fewshot.requirements",
