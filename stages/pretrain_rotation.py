@@ -45,16 +45,7 @@ def main() -> None:
         def measure(network: nn.Module) -> tuple[float, float]:
             return supervised.loss_and_accuracy(*predict(network, test[: settings.curve_images]))
 
-        per_epoch = max(1, len(images) / settings.batch_size)
-        recipe = supervised.Recipe(
-            steps=max(1, round(settings.epochs * per_epoch)),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            evaluate_every=max(1, round(settings.evaluate_every * per_epoch)),
-            save_every=max(1, round(settings.save_every * per_epoch)),
-            steps_per_epoch=per_epoch,
-        )
+        recipe = supervised.in_epochs(settings, settings.epochs, settings.lr, max(len(images), settings.batch_size))
         backbone = resnet.resnet18(settings.stem, settings.seed)
         network = Classifier(backbone, linear_head(resnet.WIDTHS[-1], ROTATIONS, settings.seed)).to(on)
         stage = dependencies.digest("stages.pretrain_rotation", everything.model_dump())

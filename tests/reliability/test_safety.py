@@ -30,7 +30,8 @@ from fewlabel.networks import resnet
 from fewlabel.report import examples
 from fewlabel.training import checkpoint
 from fewlabel.training.checkpoint import Checkpoint
-from stages import common, transfer
+from fewlabel.transfer import starts
+from stages import common
 from tests.conftest import ROOT
 from tests.reliability import audit
 from tests.reliability.bench import Bench, ended
@@ -106,9 +107,7 @@ def examples_of(path: Path) -> None:
 
 def features_of(path: Path) -> None:
     """The file in the place of the features of the photographs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "FEATURES", path)
-        transfer.head_arm(params.load(ROOT / "params.yaml").transfer, 0, torch.device("cpu"), 3)
+    starts.frozen(path, torch.device("cpu"), photographs=3, classes=2, seed=0)
 
 
 READERS: list[Callable[[Path], Any]] = [

@@ -57,7 +57,8 @@ class Settings:
 class Outcome:
     """How far a training is, and in the end how it went."""
 
-    steps: int = 0  # made; fewer than the settings' when the learner was satisfied
+    steps: int = 0  # made
+    stopped_early: bool = False  # the learner was satisfied before the last step
     seconds: float = 0.0  # of all runs that took part, when it was interrupted
     curve: list[Row] = field(default_factory=list)
 
@@ -117,6 +118,7 @@ def train(
                 print(f"{name}: interrupted at step {outcome.steps}{saved_too}", flush=True)
                 raise KeyboardInterrupt
             bar.update(1, **{"loss": loss} | row)
+    outcome.stopped_early = outcome.steps < settings.steps
     return outcome
 
 

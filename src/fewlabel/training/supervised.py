@@ -34,6 +34,24 @@ class Recipe:
     steps_per_epoch: float = 1.0  # only to write epochs beside steps
 
 
+def in_epochs(settings: Any, epochs: float, lr: float, images: int) -> Recipe:
+    """The recipe of a section of params.yaml that counts in epochs, of so many training images."""
+    per_epoch = images / settings.batch_size
+
+    def steps(epochs: float) -> int:
+        return max(1, round(epochs * per_epoch))
+
+    return Recipe(
+        steps=steps(epochs),
+        lr=lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        evaluate_every=steps(settings.evaluate_every),
+        save_every=steps(settings.save_every),
+        steps_per_epoch=per_epoch,
+    )
+
+
 def learning_rate(step: int, recipe: Recipe) -> float:
     """The learning rate of step 0 … steps − 1."""
     warm_up = max(1, round(recipe.steps * 0.1))
