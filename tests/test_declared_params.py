@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from fewlabel import params
@@ -52,7 +53,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     small, labels = rng.integers(256, size=(500, 3, 32, 32), dtype=np.uint8), (np.arange(500) % 10).astype(np.uint8)
-    data = cifar10.Cifar10(small, labels, small[:20], labels[:20], "embedded")
+    data = cifar10.Cifar10(small, labels, small[:2], labels[:2], "embedded")
     monkeypatch.setattr(cifar10, "load", lambda path: data)
     large = rng.integers(256, size=(12, 3, 64, 64), dtype=np.uint8)
     classes, names = (np.arange(12) % 2).astype(np.uint8), np.array([f"{number}.jpg" for number in range(12)])
@@ -65,9 +66,11 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     transfer.WEIGHTS.symlink_to(backbones.packaged_weights(backbones.LITE0) or "")
     resnet.save(resnet.resnet18("imagenet", 0), "imagenet", finetune.BACKBONE)
     save_file({name: torch.ones(12, 1280) for name in ("upright", "mirrored")}, transfer.FEATURES)
-    text = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("budget: cpu ", "budget: smoke "))
-    return params.load()
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"budget": "smoke"}
+    raw["pretrain_rotation"] |= {"images": 4, "epochs": 1, "batch_size": 4, "evaluate_every": 1, "curve_images": 1}
+    raw["finetune"] |= {"steps": 1, "epochs": 0.001, "test_images": 2}
+    raw["transfer"] |= {"image_size": 32, "crop_size": 32, "batch_size": 8}
+    return params.parse(raw)
 
 
 @pytest.mark.parametrize(("script", "arguments", "keys"), commands())

@@ -89,13 +89,6 @@ def key_changed(draw: random.Random) -> str:
     return yaml.safe_dump(raw, allow_unicode=True)
 
 
-def nested_elsewhere(draw: random.Random) -> str:
-    raw = copy.deepcopy(RAW)
-    whole = sections(raw)
-    draw.choice(whole)[draw.choice(["maml", "x", "lr"])] = draw.choice([RAW, draw.choice(list(RAW.values()))])
-    return yaml.safe_dump(raw)
-
-
 def bytes_changed(draw: random.Random) -> bytes:
     content = bytearray(TEXT.encode())
     for _ in range(draw.choice([1, 1, 1, 2, 5, 50])):
@@ -122,10 +115,6 @@ def lines_shuffled(draw: random.Random) -> str:
     return "\n".join(lines)
 
 
-def cut(draw: random.Random) -> bytes:
-    return TEXT.encode()[: draw.randrange(len(TEXT))]
-
-
 def whole_file(draw: random.Random) -> bytes:
     deep, wide = draw.choice([10, 1000, 50_000]), draw.choice([1, 40])
     laughs = "".join(f"a{i}: &a{i} {{x: *a{i - 1}, y: *a{i - 1}}}\n" for i in range(1, wide))
@@ -147,8 +136,8 @@ def whole_file(draw: random.Random) -> bytes:
 
 
 MUTATORS: list[Callable[[random.Random], str | bytes]] = [
-    value_replaced, value_replaced, typed_value_replaced, typed_value_replaced, key_changed, nested_elsewhere,
-    bytes_changed, lines_shuffled, cut, whole_file,
+    value_replaced, value_replaced, typed_value_replaced, typed_value_replaced, key_changed, bytes_changed,
+    lines_shuffled, whole_file,
 ]  # fmt: skip
 
 
