@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -36,23 +36,11 @@ def main() -> None:
         images = torch.from_numpy(data.train_images[: settings.images]).to(on)
         test = torch.from_numpy(data.test_images).to(on)
 
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            which = augment.batch_indices(len(images), settings.batch_size, step, settings.seed).to(on)
-            draw = augment.generator(settings.seed, step, 1)
-            turned, labels = four_copies(augment.shift_and_flip(images[which], settings.shift, draw))
-            return augment.to_float(turned), labels
-
-        def measure(network: nn.Module) -> tuple[float, float]:
-            return supervised.loss_and_accuracy(*predict(network, test[: settings.curve_images]))
-
-        recipe = supervised.in_epochs(settings, settings.epochs, settings.lr, max(len(images), settings.batch_size))
         backbone = resnet.resnet18(settings.stem, settings.seed)
         network = Classifier(backbone, linear_head(resnet.WIDTHS[-1], ROTATIONS, settings.seed)).to(on)
         stage = dependencies.digest("stages.pretrain_rotation", everything.model_dump())
         checkpoint = Checkpoint("pretrain_rotation", [stage, device.mode(on)])
-        training = supervised.train(
-            network, batch, measure, recipe, checkpoint=checkpoint, name="rotation", log=run.log
-        )
+        training = train(network, images, test[: settings.curve_images], settings, checkpoint, run.log)
 
         logits, labels = predict(network, test)
         right = (logits.argmax(1) == labels).view(-1, len(test)).float().mean(0)  # per image, over its four copies
@@ -79,6 +67,29 @@ def main() -> None:
             write_json(out / "run.json", facts)
         checkpoint.end()
         print(f"rotation accuracy {value:.2%} on the four rotations of {len(test):,} test images")
+
+
+def train(
+    network: nn.Module,
+    images: Tensor,
+    curve_images: Tensor,
+    settings: params.PretrainRotation,
+    checkpoint: Checkpoint,
+    log: Callable[..., None],
+) -> loop.Outcome:
+    """Train in place on all rotations of shifted and mirrored images; the curve is measured on others."""
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        which = augment.batch_indices(len(images), settings.batch_size, step, settings.seed).to(images.device)
+        draw = augment.generator(settings.seed, step, 1)
+        turned, labels = four_copies(augment.shift_and_flip(images[which], settings.shift, draw))
+        return augment.to_float(turned), labels
+
+    def measure(network: nn.Module) -> tuple[float, float]:
+        return supervised.loss_and_accuracy(*predict(network, curve_images))
+
+    recipe = supervised.in_epochs(settings, settings.epochs, settings.lr, max(len(images), settings.batch_size))
+    return supervised.train(network, batch, measure, recipe, name="rotation", checkpoint=checkpoint, log=log)
 
 
 def predict(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

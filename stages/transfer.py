@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewlabel import params, tracking
@@ -99,16 +101,11 @@ def main() -> None:
             "n": len(test_rows),
             "budget": everything.budget,
         }
-        shown = (data.images[test_rows], data.labels[test_rows], probabilities, hymenoptera.CLASSES)
-        stand_in = " (embedded stand-in data)" if data.origin == "embedded" else ""
-        budget = "" if everything.budget == "cpu" else f", budget {everything.budget}"  # cpu: the usual one
-        title = f"Ants and bees{stand_in}, {row['method']}{budget}"
         with whole_folder(folder) as out:
             weights.write(out / "model.safetensors", weights.of(start.network))
             loop.write_curve(out / "curve.csv", training.curve)
             write_predictions(out / "predictions.csv", data.names[test_rows], data.labels[test_rows], probabilities)
-            prediction_grid.draw(out / "predictions.png", title, *shown)
-            prediction_grid.draw_most_wrong(out / "most_wrong.png", title, *shown, data.names[test_rows])
+            draw(out, data, row, test_rows, probabilities)
             write_json(out / "metrics.json", {"origin": data.origin, "rows": [row]})
             write_json(out / "run.json", device.run_facts(on, training.seconds, steps=training.steps))
         checkpoint.end()
@@ -132,6 +129,18 @@ def build(
     size, crop_size = small or settings.image_size, small or settings.crop_size
     start = starts.all_layers(backbone, images.to(on), size, crop_size, settings.smallest_crop, CLASSES, seed)
     return start, called
+
+
+def draw(
+    folder: Path, data: hymenoptera.Hymenoptera, row: dict[str, Any], which: Tensor, probabilities: NDArray[np.floating]
+) -> None:
+    """Pictures of the photographs and of what was predicted of them."""
+    shown = (data.images[which], data.labels[which], probabilities, hymenoptera.CLASSES)
+    stand_in = " (embedded stand-in data)" if data.origin == "embedded" else ""
+    budget = "" if row["budget"] == "cpu" else f", budget {row['budget']}"  # cpu: the usual one
+    title = f"Ants and bees{stand_in}, {row['method']}{budget}"
+    prediction_grid.draw(folder / "predictions.png", title, *shown)
+    prediction_grid.draw_most_wrong(folder / "most_wrong.png", title, *shown, data.names[which])
 
 
 if __name__ == "__main__":
