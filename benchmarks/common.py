@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,10 +25,16 @@ from fewlabel.data import archives as reading
 from fewlabel.data import omniglot
 from fewlabel.data import standins as embedded
 from fewlabel.errors import UserError
+from fewlabel.params import Network
 from fewlabel.training import device as devices
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]  # a line of the table
+
+
+def network(width: int, downsample: Literal["stride", "pool"]) -> Network:
+    """As many channels in each block."""
+    return Network(widths=[width] * 4, downsample=downsample)
 
 
 def alternate(functions: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, float]:

@@ -75,7 +75,13 @@ def _parameters(module: nn.Module) -> list[Tensor]:
 
 
 def create(steps: int, shot: int, device: torch.device, width: int = 64) -> Maml:
-    settings = params.load().maml.model_copy(update={"meta_batch": TASKS, "inner_steps": steps, "width": width})
+    settings = params.load().maml.model_copy(
+        update={
+            "meta_batch": TASKS,
+            "inner_steps": steps,
+            "network": common.network(width, "stride"),
+        }
+    )
     torch.manual_seed(0)
     return Maml(settings, Problem(WAY, shot, classes=100), device)
 

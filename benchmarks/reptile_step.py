@@ -83,7 +83,12 @@ def check(device: torch.device) -> None:
     """Same losses and same weights after two outer steps, in float64."""
     for optimizer in OPTIMIZERS:
         small = settings(optimizer).model_copy(
-            update={"meta_batch": 3, "width": 8, "inner_batch": 20, "inner_steps": 3}
+            update={
+                "meta_batch": 3,
+                "network": common.network(8, "stride"),
+                "inner_batch": 20,
+                "inner_steps": 3,
+            }
         )
         method = create(small, device)
         method.model.double()

@@ -33,7 +33,9 @@ def create(settings: Settings, device: torch.device) -> Siamese:
 
 def check(device: torch.device) -> None:
     """Same loss and gradients on the same pairs, in float64."""
-    small = params.load().siamese.model_copy(update={"classes": 6, "drawings": 3, "width": 16})
+    small = params.load().siamese.model_copy(
+        update={"classes": 6, "drawings": 3, "network": common.network(16, "pool")}
+    )
     method = create(small, device)
     method.model.double()
     network = copy.deepcopy(method.model)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fewlabel import params, tracking
@@ -35,6 +36,7 @@ def main() -> None:
         data = few_shot.load(cell.episodes / "data.npz")
         train = episodes.table(data.images, data.train, on)
         held_out = episodes.table(data.images, data.validation, on)
+        groups = torch.from_numpy(few_shot.groups(data, data.train))
         way, shot = cell.validation_task(len(held_out))
         problem = base.Problem(way, shot, len(train), *data.images.shape[2:4])
         method = base.create(cell.method, cell.settings, problem, on, cell.seed)
@@ -47,7 +49,7 @@ def main() -> None:
         depends = [stage, device.mode(on), processes.count()]
         checkpoint = Checkpoint(f"meta_train/{cell.name}", depends, saves=rank == 0)
         outcome = meta_training.train(
-            method, train, held_out, validation, cell.settings, cell.seed, cell.name, checkpoint, run.log
+            method, train, held_out, validation, cell.settings, cell.seed, cell.name, checkpoint, run.log, groups
         )
         if rank > 0:  # all processes end with the same model; the first one writes it
             return

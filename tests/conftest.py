@@ -24,6 +24,11 @@ def mirror() -> Path:
     return Path(folder)
 
 
+def a_network(width: int, downsample: str = "stride") -> dict[str, Any]:
+    """The settings of a network with as many channels in each block."""
+    return {"widths": [width] * 4, "downsample": downsample}
+
+
 def result_row(family: str, method: str, dataset: str, protocol: str, **more: Any) -> dict[str, Any]:
     """A made-up row of a ``metrics.json``; `more` sets other values."""
     return {

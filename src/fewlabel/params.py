@@ -100,13 +100,32 @@ class OwnImages(Section):
         return self
 
 
+class Network(Section):
+    """A network of four blocks, see `networks.conv4`."""
+
+    widths: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=4, max_length=4)]
+    downsample: Literal["stride", "pool"]
+
+
+class Distortion(Section):
+    """How much training images are distorted at most, see `fewshot.distort`; 0: not at all."""
+
+    turn: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    shear: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    shift: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+
+
 class Training(Section):
-    """What every few-shot method has: its network, how long it trains, how often it looks at the validation classes."""
+    """What every few-shot method has: its network and the variety of its training images, how long it trains, how
+    often it looks at the validation classes."""
 
     fixed_way: ClassVar[bool] = False  # True: one training a task
 
-    width: Annotated[int, Field(ge=1, le=1024)]
-    downsample: Literal["stride", "pool"]
+    network: Network
+    distortion: Distortion = Distortion()
+    hard_share: Fraction = 0.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     iterations: Count
     validate_every: Count
     checkpoint_every: Count
@@ -114,6 +133,7 @@ class Training(Section):
 
 
 class Siamese(Training):
+    loss: Literal["pairs", "ranking"]
     classes: Classes
     drawings: Annotated[int, Field(ge=2, le=DRAWINGS_PER_CLASS)]
     lr: Rate
@@ -123,6 +143,8 @@ class Prototypes(Training):
     way: Classes
     shot: Drawings
     queries: Drawings
+    every_support: bool
+    temperature: Rate
     lr: Rate
 
     @model_validator(mode="after")
@@ -134,6 +156,13 @@ class Prototypes(Training):
 class NearestMean(Training):
     classes: Classes
     drawings: Drawings
+    lr: Rate
+
+
+class Contrastive(Training):
+    classes: Classes
+    drawings: Annotated[int, Field(ge=2, le=DRAWINGS_PER_CLASS)]
+    temperature: Rate
     lr: Rate
 
 
@@ -243,6 +272,7 @@ class Params(Section):
     siamese: Siamese
     prototypes: Prototypes
     nearest_mean: NearestMean
+    contrastive: Contrastive
     maml: Maml
     reptile: Reptile
     pretrain_rotation: PretrainRotation

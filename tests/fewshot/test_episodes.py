@@ -94,3 +94,13 @@ def test_all_way_episodes_are_kept_small() -> None:
     fixed = episodes.fixed(Shape(10, 659, 5, 15), 659, 20, 0, "all-5s")
     size = sum(tensor.element_size() * tensor.numel() for tensor in vars(fixed).values())
     assert size == 10 * 659 * (4 + 2 * 20)  # bytes
+
+
+def test_the_hard_share_of_a_batch_comes_from_whole_groups() -> None:
+    groups = torch.arange(12) // 4  # three groups of four
+    found = episodes.sample(Shape(50, 8, 1, 1), 12, 3, episodes.generator(0, 0), groups, hard_share=0.5)
+    assert all(len(set(classes.tolist())) == 8 for classes in found.classes)
+    whole = [max(groups[classes].bincount()) == 4 for classes in found.classes]
+    assert all(whole)
+    none = episodes.sample(Shape(50, 8, 1, 1), 12, 3, episodes.generator(0, 0), groups, hard_share=0.0)
+    assert torch.equal(none.classes, episodes.sample(Shape(50, 8, 1, 1), 12, 3, episodes.generator(0, 0)).classes)

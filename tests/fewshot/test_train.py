@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from fewlabel import params
 from fewlabel.errors import UserError
@@ -20,14 +21,16 @@ from fewlabel.fewshot.methods.base import Problem
 from fewlabel.intervals import mean_interval
 from fewlabel.training import loop
 from fewlabel.training.checkpoint import Checkpoint
+from tests.conftest import a_network
 
-METHODS = ["siamese", "prototypes", "nearest_mean", "maml", "reptile"]
+METHODS = list(params.METHODS)
 CPU = torch.device("cpu")
-COMMON = {"width": 8, "downsample": "stride", "patience": None}
+COMMON = {"network": a_network(8), "patience": None}
 OWN: dict[str, dict[str, Any]] = {
-    "siamese": {"classes": 8, "drawings": 4, "lr": 0.001},
-    "prototypes": {"way": 8, "shot": 1, "queries": 2, "lr": 0.001},
+    "siamese": {"loss": "pairs", "classes": 8, "drawings": 4, "lr": 0.001},
+    "prototypes": {"way": 8, "shot": 1, "queries": 2, "every_support": False, "temperature": 1.0, "lr": 0.001},
     "nearest_mean": {"classes": 8, "drawings": 2, "lr": 0.01},
+    "contrastive": {"classes": 8, "drawings": 3, "temperature": 0.1, "lr": 0.01},
     "maml": {"meta_batch": 2, "queries": 2, "inner_lr": 0.4, "inner_steps": 1, "test_inner_steps": 1,
              "outer_lr": 0.001, "outer_schedule": "cosine", "first_order": False, "second_order_from": 0.5,
              "multi_step_loss": True, "learn_inner_lr": True, "anil": False},
@@ -173,7 +176,7 @@ def test_mamls_outer_rate_falls_along_a_cosine_or_stays(schedule: str) -> None:
 @pytest.mark.parametrize(("size", "channels"), [(16, 3), (45, 1)])
 def test_images_of_another_size_train_and_are_tested(name: str, downsample: str, size: int, channels: int) -> None:
     table = torch.randint(256, (8, 20, channels, size, size), dtype=torch.uint8)
-    settings = settings_of(name, iterations=1, downsample=downsample)
+    settings = settings_of(name, iterations=1, network=a_network(8, downsample))
     method = base.create(name, settings, Problem(3, 1, 8, channels, size), CPU, seed=0)
     fixed = episodes.fixed(Shape(2, 3, 1, 2), 8, 20, 0, "3w1s")
     meta_training.train(method, table, table, fixed, settings, 0)
@@ -290,3 +293,22 @@ def test_models_are_compared_without_transduction() -> None:
     method = base.create("maml", settings_of("maml"), Problem(3, 1, 12), CPU, seed=0)
     [expected] = evaluate(method, method.embed_table(glyphs()), fixed_validation(), [False])
     assert meta_training.accuracy(method, glyphs(), fixed_validation()) == pytest.approx(expected.accuracies.mean())
+
+
+def test_the_average_of_the_weights_is_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of("prototypes", iterations=3, validate_every=3, average=0.5)
+    method = base.create("prototypes", settings, Problem(5, 1, 12), CPU, seed=0)
+    step, seen = method.step, []
+
+    def noting(*arguments: Any) -> tuple[Tensor, Tensor]:
+        numbers = step(*arguments)
+        seen.append(method.model.convolutions[0].weight.detach().clone())
+        return numbers
+
+    monkeypatch.setattr(method, "step", noting)
+    meta_training.train(method, glyphs(), glyphs(12, 1), fixed_validation(), settings, 0)
+    expected = seen[0]
+    for number, weight in enumerate(seen[1:], start=1):
+        decay = min(0.5, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * weight
+    assert_close(method.model.convolutions[0].weight, expected)

@@ -39,6 +39,12 @@ class FewShotData:
         return self.images.shape[1]
 
 
+def groups(data: FewShotData, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The group of each of `classes` (n, 2), numbered from 0: its alphabet, or group of own images, in one turn."""
+    named = [f"{data.names[kind].rpartition('/')[0]} {turns}" for kind, turns in classes]
+    return np.unique(named, return_inverse=True)[1]
+
+
 def turned(kinds: NDArray[np.integer], turns: int) -> NDArray[np.int64]:
     """Classes of `kinds` in each of the first `turns` quarter turns; 1: upright alone."""
     return np.stack([np.repeat(kinds, turns), np.tile(np.arange(turns), len(kinds))], axis=1).astype(np.int64)

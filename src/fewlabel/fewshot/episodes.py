@@ -72,9 +72,28 @@ def fixed(shape: Shape, classes: int, drawings: int, seed: int, name: str) -> In
     return _indices(torch.from_numpy(chosen), torch.from_numpy(order), shape)
 
 
-def sample(shape: Shape, classes: int, drawings: int, generator: torch.Generator) -> Indices:
-    """Random episodes: classes and drawings without replacement, so support and query never overlap."""
-    chosen = torch.rand(shape.tasks, classes, generator=generator).topk(shape.way, dim=1).indices
+def sample(
+    shape: Shape,
+    classes: int,
+    drawings: int,
+    generator: torch.Generator,
+    groups: Tensor | None = None,
+    hard_share: float = 0.0,
+) -> Indices:
+    """Random episodes: classes and drawings without replacement, so support and query never overlap.
+
+    Args:
+        groups: (classes,) int64, the group of each class, such as its alphabet in one turn.
+        hard_share: share of an episode's classes that come from whole groups, one after another in random order, the
+            last one in part: classes of one alphabet are the hardest to tell apart.
+    """
+    random = torch.rand(shape.tasks, classes, generator=generator)
+    hard = round(shape.way * hard_share)
+    if groups is not None and hard:
+        order = torch.rand(shape.tasks, int(groups.max()) + 1, generator=generator).argsort(dim=1)
+        first = (order[:, groups] + random).topk(hard, dim=1, largest=False).indices
+        random = random.scatter(1, first, 2.0)  # chosen in any case
+    chosen = random.topk(shape.way, dim=1).indices
     order = torch.rand(shape.tasks, shape.way, drawings, generator=generator).argsort(dim=-1)
     return _indices(chosen, order, shape)
 

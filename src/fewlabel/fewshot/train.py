@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fewlabel.fewshot import episodes
+from fewlabel.fewshot import distort, episodes
 from fewlabel.fewshot.episodes import Indices
 from fewlabel.fewshot.methods import base
 from fewlabel.fewshot.methods.base import Method
@@ -32,15 +33,17 @@ def train(
     name: str = "meta-training",
     checkpoint: Checkpoint | None = None,
     log: Callable[..., None] = lambda step, **numbers: None,
+    groups: Tensor | None = None,
 ) -> loop.Outcome:
     """Train `method` in place by `loop.train`, which see; it ends with the weights of the lowest validation loss.
 
     Args:
         table, validation_table: drawings, uint8 (classes, drawings, channels, size, size), on the method's device.
         validation: fixed episodes of the validation table.
+        groups: the group of each class of the table, for ``hard_share``; None: there are no groups.
         log: called with the numbers of a step, about `CURVE_POINTS` times.
     """
-    learner = MetaLearner(method, table, validation_table, validation, settings, seed)
+    learner = MetaLearner(method, table, validation_table, validation, settings, seed, groups)
     limits = loop.Settings(settings.iterations, settings.checkpoint_every)
     outcome = loop.train(learner, limits, name, checkpoint, log)
     if learner.best.weights is not None:
@@ -69,21 +72,46 @@ class MetaLearner(loop.Learner):
         validation: Indices,
         settings: Training,
         seed: int,
+        groups: Tensor | None = None,
     ) -> None:
-        self.method, self.table, self.settings, self.seed = method, table, settings, seed
+        self.method, self.table, self.settings, self.seed, self.groups = method, table, settings, seed, groups
         self.validation_table, self.validation = validation_table, validation
         self.every = max(1, settings.iterations // CURVE_POINTS)
         self.numbers = torch.zeros(2)  # the last step's loss and accuracy
         self.best = Best()
+        self.average: dict[str, Tensor] = {}
 
     def step(self, done: int) -> float:
         generator = episodes.generator(self.seed, done)
-        indices = episodes.sample(self.method.shape, len(self.table), self.table.shape[1], generator)
+        settings, sizes = self.settings, (len(self.table), self.table.shape[1])
+        indices = episodes.sample(self.method.shape, *sizes, generator, self.groups, settings.hard_share)
         indices = indices.part(processes.share())
-        support, query = map(episodes.as_float, episodes.gather(self.table, indices))
-        part = done / self.settings.iterations
+        images = map(episodes.as_float, episodes.gather(self.table, indices))
+        support, query = (distort.affine(each, settings.distortion, generator) for each in images)
+        part = done / settings.iterations
         self.numbers = torch.stack(self.method.step(support, query, indices.classes, part, generator))
+        if settings.average:
+            self._average(min(settings.average, (1 + done) / (10 + done)))  # shorter at first, when weights move far
         return self.numbers[0].item()
+
+    def _average(self, decay: float) -> None:
+        """Move the average towards the weights and statistics of the model."""
+        weights = self.method.model.state_dict()
+        if not self.average:
+            self.average = {name: value.clone() for name, value in weights.items()}
+        for name, value in self.average.items():
+            if value.is_floating_point():
+                value.lerp_(weights[name], 1 - decay)
+            else:
+                value.copy_(weights[name])
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """A block in which the model has the averaged weights, where there is an average."""
+        own = {name: value.clone() for name, value in self.method.model.state_dict().items()}
+        self.method.model.load_state_dict(self.average or own)
+        yield
+        self.method.model.load_state_dict(own)
 
     def measure(self, done: int) -> loop.Row:
         validate = done % self.settings.validate_every == 0 or done == self.settings.iterations
@@ -91,11 +119,12 @@ class MetaLearner(loop.Learner):
             return {}
         row = dict(zip(("loss", "accuracy"), self.numbers.tolist(), strict=True))
         if validate:
-            val_loss, val_accuracy = score(self.method, self.validation_table, self.validation)
-            row |= {"val_loss": val_loss, "val_accuracy": val_accuracy}
-            if val_loss < self.best.loss:
-                weights = {key: value.clone() for key, value in self.method.model.state_dict().items()}
-                self.best = Best(val_loss, done, weights)
+            with self._averaged():
+                val_loss, val_accuracy = score(self.method, self.validation_table, self.validation)
+                row |= {"val_loss": val_loss, "val_accuracy": val_accuracy}
+                if val_loss < self.best.loss:
+                    weights = {key: value.clone() for key, value in self.method.model.state_dict().items()}
+                    self.best = Best(val_loss, done, weights)
         return row
 
     def satisfied(self, done: int) -> bool:
@@ -107,11 +136,11 @@ class MetaLearner(loop.Learner):
         return {key: value for key, value in self.settings if key.endswith("lr") and isinstance(value, float)}
 
     def state(self) -> dict[str, Any]:
-        return {"method": self.method.state(), "best": vars(self.best)}
+        return {"method": self.method.state(), "best": vars(self.best), "average": self.average}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.method.load_state(state["method"])
-        self.best = Best(**state["best"])
+        self.best, self.average = Best(**state["best"]), state["average"]
 
 
 def score(method: Method, table: Tensor, indices: Indices) -> tuple[float, float]:

@@ -12,16 +12,17 @@ from fewlabel.fewshot.methods import base
 from fewlabel.fewshot.methods.base import Problem
 from fewlabel.fewshot.methods.maml import Maml, step_importance
 from fewlabel.params import Maml as Settings
+from tests.conftest import a_network
 
 WAY, SHOT, QUERIES, TASKS = 3, 2, 2, 2
 
 
 def a_method(inner_steps: int, **changes: Any) -> Maml:
     values: dict[str, Any] = {
-        "width": 3, "downsample": "stride", "meta_batch": TASKS, "queries": QUERIES, "inner_lr": 0.3,
+        "network": a_network(3), "meta_batch": TASKS, "queries": QUERIES, "inner_lr": 0.3,
         "inner_steps": inner_steps, "test_inner_steps": 2, "outer_lr": 0.01, "outer_schedule": "cosine",
         "first_order": False, "second_order_from": 0.0, "multi_step_loss": False, "learn_inner_lr": False,
-        "anil": False, "processes": 1, "iterations": 1, "validate_every": 1, "checkpoint_every": 1, "patience": None,
+        "anil": False, "iterations": 1, "validate_every": 1, "checkpoint_every": 1, "patience": None,
     }  # fmt: skip
     torch.manual_seed(0)
     method = Maml(Settings(**values | changes), Problem(WAY, SHOT, 9), torch.device("cpu"))
@@ -103,7 +104,7 @@ def test_outer_gradient_equals_a_plain_double_backward(
 ) -> None:
     with ThreadPoolExecutor(threads) as pool:
         monkeypatch.setattr(base, "task_threads", lambda: pool)
-        method = a_method(inner_steps, first_order=first_order, downsample=downsample, anil=anil)
+        method = a_method(inner_steps, first_order=first_order, network=a_network(3, downsample), anil=anil)
         weights = copies(method)
         assert_same(method, outer_loss(weights, inner_steps, first_order, downsample == "pool", anil), weights)
 

@@ -4,9 +4,10 @@ from torch.testing import assert_close
 from fewlabel.fewshot.methods.base import Problem
 from fewlabel.fewshot.methods.nearest_mean import NearestMean
 from fewlabel.params import NearestMean as Settings
+from tests.conftest import a_network
 
 SETTINGS = Settings(
-    width=4, downsample="pool", classes=3, drawings=2, lr=0.001, iterations=1, validate_every=1, checkpoint_every=1,
+    network=a_network(4, "pool"), classes=3, drawings=2, lr=0.001, iterations=1, validate_every=1, checkpoint_every=1,
     patience=None,
 )  # fmt: skip
 

@@ -4,11 +4,13 @@ import torch
 from torch.testing import assert_close
 
 from fewlabel.fewshot.methods.base import Problem
-from fewlabel.fewshot.methods.prototypes import Prototypes
+from fewlabel.fewshot.methods.prototypes import Prototypes, episode_loss
 from fewlabel.params import Prototypes as Settings
+from tests.conftest import a_network
 
 SETTINGS = Settings(
-    width=4, downsample="pool", way=3, shot=2, queries=2, lr=0.001, iterations=1, validate_every=1,
+    network=a_network(4, "pool"),
+    every_support=False, temperature=1.0, way=3, shot=2, queries=2, lr=0.001, iterations=1, validate_every=1,
     checkpoint_every=1, patience=None,
 )  # fmt: skip
 
@@ -47,3 +49,13 @@ def test_a_prediction_does_not_depend_on_the_other_queries() -> None:
     images = torch.rand(5, 1, 28, 28)
     assert_close(method.embed(images)[:1], method.embed(images[:1]))
     assert method.modes == (False,)
+
+
+def test_every_support_is_the_mean_over_episodes_that_each_have_another_support() -> None:
+    features = torch.randn(3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found, _ = episode_loss(features, 1, 4, 2.0)
+    one_by_one = [episode_loss(features.roll(-turn, 1), 1, 1, 2.0)[0] for turn in range(4)]
+    assert_close(found, torch.stack(one_by_one).mean())
+    distances = torch.cdist(features[:, 1:].flatten(0, 1), features[:, 0]).square() / 2.0
+    expected = torch.nn.functional.cross_entropy(-distances, torch.arange(3).repeat_interleave(3))
+    assert_close(one_by_one[0], expected)

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from fewlabel.fewshot.methods.base import Problem
 from fewlabel.fewshot.methods.reptile import Reptile, minibatches
+from fewlabel.params import Network
 from fewlabel.params import Reptile as Settings
+from tests.conftest import a_network
 
 
 class TwoParameters(nn.Module):
@@ -32,8 +34,8 @@ class TwoParameters(nn.Module):
 
 def a_method(optimizer: str = "sgd", inner_steps: int = 3, outer_step: float = 0.5) -> Reptile:
     settings = Settings(
-        width=2, downsample="stride", meta_batch=2, train_shots=2, inner_batch=4, inner_optimizer=optimizer,
-        inner_lr=0.1, inner_steps=inner_steps, test_inner_steps=2, processes=1, outer_step=outer_step, iterations=1,
+        network=a_network(2), meta_batch=2, train_shots=2, inner_batch=4, inner_optimizer=optimizer,
+        inner_lr=0.1, inner_steps=inner_steps, test_inner_steps=2, outer_step=outer_step, iterations=1,
         validate_every=1, checkpoint_every=1, patience=None,
     )  # fmt: skip
     method = Reptile(settings, Problem(way=2, shot=1, classes=2), torch.device("cpu"))
@@ -82,7 +84,7 @@ def torchs_own(optimizer: str, network: nn.Module) -> torch.optim.Optimizer:
 def a_conv4_method(optimizer: str, downsample: str = "stride", shot: int = 1) -> Reptile:
     """Two classes, the real network in float64, random weights."""
     torch.manual_seed(0)
-    settings = a_method(optimizer).settings.model_copy(update={"downsample": downsample})
+    settings = a_method(optimizer).settings.model_copy(update={"network": Network(**a_network(2, downsample))})
     method = Reptile(settings, Problem(2, shot, 2), torch.device("cpu"))
     method.model.double()
     return method

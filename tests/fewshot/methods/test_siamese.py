@@ -1,17 +1,21 @@
+import itertools
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from fewlabel.fewshot.methods.base import Problem
-from fewlabel.fewshot.methods.siamese import Siamese, balanced
+from fewlabel.fewshot.methods.siamese import Siamese, balanced, ranking
 from fewlabel.params import Siamese as Settings
+from tests.conftest import a_network
 
 
 @pytest.fixture
 def method() -> Siamese:
     torch.manual_seed(0)
     settings = Settings(
-        width=4, downsample="stride", classes=3, drawings=2, lr=0.01, iterations=1, validate_every=1,
+        network=a_network(4), loss="pairs", classes=3, drawings=2, lr=0.01, iterations=1, validate_every=1,
         checkpoint_every=1, patience=None,
     )  # fmt: skip
     return Siamese(settings, Problem(3, 2, 9), torch.device("cpu"))
@@ -55,3 +59,15 @@ def test_a_class_scores_the_mean_similarity_to_its_supports(method: Siamese) -> 
     assert scores.shape == (2, 12, 3)
     pair = [method.model.head((query[1, 2, 1] - support[1, 0, k]).abs()) for k in range(2)]
     assert_close(scores[1, 9, 0], torch.stack(pair).mean(), atol=1e-5, rtol=1e-5)
+
+
+def test_ranking_is_the_cross_entropy_of_each_pair_of_a_class_among_its_rivals() -> None:
+    logits = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    classes = [0, 1, 0, 1, 1]
+    terms = []
+    for first, second in itertools.permutations(range(5), 2):
+        if classes[first] == classes[second]:
+            rivals = sum(math.exp(logits[first, other]) for other in range(5) if other != first)
+            terms.append(-math.log(math.exp(logits[first, second]) / rivals))
+    loss, _ = ranking(logits, torch.tensor(classes))
+    assert_close(loss.item(), sum(terms) / len(terms))

@@ -155,7 +155,7 @@ class MamlNetwork(nn.Module):
 
     def __init__(self, settings: Settings, problem: Problem) -> None:
         super().__init__()
-        self.conv4 = Conv4(settings.width, settings.downsample, problem.way, False, problem.channels, problem.size)
+        self.conv4 = Conv4(settings.network, problem.way, False, problem.channels, problem.size)
         names = [name for name, _ in self.conv4.named_parameters()]
         self.moving = [name for name in names if name.startswith("head.")] if settings.anil else names
         self.inner_lr = settings.inner_lr

@@ -29,9 +29,7 @@ class NearestMean(Method):
 
     def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
         super().__init__(settings, problem, device)
-        self.model = Conv4(
-            settings.width, settings.downsample, problem.classes, channels=problem.channels, size=problem.size
-        ).to(device)
+        self.model = Conv4(settings.network, problem.classes, channels=problem.channels, size=problem.size).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
         self.shape = Shape(tasks=1, way=settings.classes, shot=settings.drawings, queries=0)
 

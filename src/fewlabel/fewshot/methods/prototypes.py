@@ -1,7 +1,11 @@
 """Prototypical networks: Snell, Swersky and Zemel, "Prototypical networks for few-shot learning", 2017.
 
 A class is the mean of its embedded supports; a query belongs to the nearest, by squared Euclidean distance. Training
-episodes have more classes than test episodes, as in the paper.
+episodes have more classes than test episodes, as in the paper. Two settings go beyond it:
+
+- ``temperature`` divides the distances of a training step: Oreshkin, Rodriguez and Lacoste, "TADAM", 2018, section 3.2;
+- ``every_support``: each drawing of an episode is a support in one turn and a query in the others, so that one pass
+  through the network serves many episodes.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fewlabel.fewshot.episodes import Shape
-from fewlabel.fewshot.methods.base import Method, Problem, accuracies, cosine, descend, losses
+from fewlabel.fewshot.methods.base import Method, Problem, cosine, descend
 from fewlabel.networks.conv4 import Conv4
 from fewlabel.params import Prototypes as Settings
 
@@ -23,9 +27,7 @@ class Prototypes(Method):
 
     def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
         super().__init__(settings, problem, device)
-        self.model = Conv4(
-            settings.width, settings.downsample, channels=problem.channels, size=problem.size
-        ).to(device)  # fmt: skip
+        self.model = Conv4(settings.network, channels=problem.channels, size=problem.size).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
         self.shape = Shape(tasks=1, way=settings.way, shot=settings.shot, queries=settings.queries)
 
@@ -33,14 +35,14 @@ class Prototypes(Method):
         self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         self.model.train()
-        images = torch.cat([support, query], dim=2)
-        features = self.model(images.flatten(0, 2)).unflatten(0, images.shape[:3])
-        logits = self.predict(*features.split([support.shape[2], query.shape[2]], dim=2))
-        loss = losses(logits).mean()
+        images = torch.cat([support, query], dim=2)[0]
+        features = self.model(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        turns = images.shape[1] if self.settings.every_support else 1
+        loss, accuracy = episode_loss(features, self.settings.shot, turns, self.settings.temperature)
         self.optimizer.zero_grad()
         loss.backward()
         descend(self.optimizer, self.settings.lr * cosine(done))
-        return loss.detach(), accuracies(logits).mean()
+        return loss.detach(), accuracy
 
     def embed(self, images: Tensor) -> Tensor:
         self.model.eval()
@@ -50,5 +52,27 @@ class Prototypes(Method):
         return support.mean(2)  # the prototypes
 
     def classify(self, learnt: Tensor, query: Tensor, transductive: bool) -> Tensor:
-        # |q − p|² without the |q|² that all classes share
-        return 2 * query.flatten(1, 2) @ learnt.transpose(1, 2) - learnt.square().sum(-1).unsqueeze(1)
+        return negative_distances(query.flatten(1, 2), learnt) / self.settings.temperature
+
+
+def negative_distances(queries: Tensor, prototypes: Tensor) -> Tensor:
+    """Logits (..., q, p) of queries (..., q, width): −|q − p|² without the |q|² that all prototypes share."""
+    return 2 * queries @ prototypes.transpose(-1, -2) - prototypes.square().sum(-1).unsqueeze(-2)
+
+
+def episode_loss(features: Tensor, shot: int, turns: int, temperature: float) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy of the queries of one episode, over `turns`; scalars.
+
+    Args:
+        features: (way, drawings, width). In turn t the supports are the drawings t to t + shot - 1, after the last
+            comes the first; the others are queries.
+    """
+    way, drawings, _ = features.shape
+    place = (torch.arange(drawings)[:, None] - torch.arange(turns)) % drawings  # (drawings, turns)
+    query = (place >= shot).to(features.device)
+    prototypes = torch.stack([features.roll(-turn, 1)[:, :shot].mean(1) for turn in range(turns)])
+    logits = negative_distances(features.flatten(0, 1), prototypes.flatten(0, 1)) / temperature
+    logits = logits.view(way, drawings, turns, way)[:, query]  # (way, queries of all turns, way)
+    own = torch.arange(way, device=features.device)
+    loss = -logits.log_softmax(-1)[own, :, own].mean()
+    return loss, (logits.argmax(-1) == own[:, None]).float().mean()

@@ -26,7 +26,7 @@ class ReptileNetwork(Conv4):
     moment_steps: Tensor  # that the moments are of, ()
 
     def __init__(self, settings: Settings, problem: Problem) -> None:
-        super().__init__(settings.width, settings.downsample, problem.way, False, problem.channels, problem.size)
+        super().__init__(settings.network, problem.way, False, problem.channels, problem.size)
         self.moment_names: list[str] = []
         if settings.inner_optimizer == "adam":
             self.register_buffer("moment_steps", torch.zeros(()))

@@ -3,8 +3,13 @@
 Two images go through one tower; a head turns |f₁ − f₂| into the logit of "the same class". All pairs inside a batch
 of embeddings are used, so each image goes through the tower once, not once per pair.
 
-What differs from the paper: its tower is larger, for drawings of 105x105 pixels, and ends in a layer of sigmoids; it
-distorts the drawings; and it has one support a class, where here a class of several scores their mean logit.
+Two losses: ``pairs`` is the paper's, the cross-entropy of each pair being of the same class. ``ranking`` is the
+cross-entropy of which of the other drawings is of the same class (Sohn, "Improved deep metric learning with multi-class
+n-pair loss objective", 2016): it compares each pair with its rivals, as a test does, where the pairs' loss is spent on
+the many pairs that are easy to tell apart.
+
+What differs from the paper: its tower is larger, for drawings of 105x105 pixels, and ends in a layer of sigmoids; and
+it has one support a class, where here a class of several scores their mean logit.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewlabel.fewshot.episodes import Shape
-from fewlabel.fewshot.methods.base import Method, Problem, accuracies, cosine, descend
+from fewlabel.fewshot.methods.base import Method, Problem, accuracies, cosine, descend, losses
 from fewlabel.networks.conv4 import Conv4
 from fewlabel.params import Siamese as Settings
 
@@ -50,7 +55,7 @@ class Siamese(Method):
 
     def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
         super().__init__(settings, problem, device)
-        tower = Conv4(settings.width, settings.downsample, channels=problem.channels, size=problem.size)
+        tower = Conv4(settings.network, channels=problem.channels, size=problem.size)
         self.model = SiameseNetwork(tower).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
         self.shape = Shape(tasks=1, way=settings.classes, shot=settings.drawings, queries=0)
@@ -61,9 +66,12 @@ class Siamese(Method):
         self.model.train()
         features = self.model.tower(support.flatten(0, 2))
         classes = torch.arange(support.shape[1], device=self.device).repeat_interleave(support.shape[2])
-        first, second = torch.triu_indices(len(classes), len(classes), offset=1, device=self.device)
-        logits = self.model.similarity(features, features)[first, second]
-        loss, accuracy = balanced(logits, classes[first] == classes[second])
+        logits = self.model.similarity(features, features)
+        if self.settings.loss == "ranking":
+            loss, accuracy = ranking(logits, classes)
+        else:
+            first, second = torch.triu_indices(len(classes), len(classes), offset=1, device=self.device)
+            loss, accuracy = balanced(logits[first, second], classes[first] == classes[second])
         self.optimizer.zero_grad()
         loss.backward()
         descend(self.optimizer, self.settings.lr * cosine(done))
@@ -83,10 +91,21 @@ class Siamese(Method):
 
     def validate(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         pairs = self._pairs(support, query)
+        if self.settings.loss == "ranking":
+            return losses(pairs.mean(3)), accuracies(pairs.mean(3))
         way = support.shape[1]
         same = torch.eye(way, dtype=torch.bool, device=pairs.device).repeat_interleave(query.shape[2], dim=0)
         loss, _ = balanced(pairs.flatten(1), same[..., None].expand(pairs.shape[1:]).flatten())
         return loss, accuracies(pairs.mean(3))
+
+
+def ranking(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the pairs of one class, each among all pairs of its first drawing, and how often the most
+    similar drawing is of the same class; scalars. Logits (n, n) of every drawing with every one, classes (n,)."""
+    itself = torch.eye(len(classes), dtype=torch.bool, device=logits.device)
+    same = (classes[:, None] == classes) & ~itself
+    others = logits.masked_fill(itself, -torch.inf)
+    return -others.log_softmax(1)[same].mean(), (classes[others.argmax(1)] == classes).float().mean()
 
 
 def balanced(logits: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:

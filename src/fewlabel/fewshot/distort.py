@@ -1,0 +1,37 @@
+"""Affine distortion of drawings: each is turned, stretched, sheared and moved at random, in one resampling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewlabel.params import Distortion
+
+
+def affine(images: Tensor, settings: Distortion, generator: torch.Generator) -> Tensor:
+    """Each image by a transformation of its own, uniform within the settings; strength 0 leaves all as they are.
+
+    Args:
+        images: (..., channels, size, size) float, 0 where there is no ink.
+        generator: on the CPU, so that the draws are the same on every device.
+
+    Returns:
+        The same shape; what comes in from beyond the edge is 0.
+    """
+    if not any((settings.turn, settings.scale, settings.shear, settings.shift)):
+        return images
+    flat = images.flatten(0, -4)
+    angle, wide, high, shear, right, down = 2 * torch.rand(6, len(flat), generator=generator) - 1
+    angle = angle * math.radians(settings.turn)
+    wide, high = 1 + wide * settings.scale, 1 + high * settings.scale
+    shear = shear * settings.shear
+    moved = 2 * settings.shift * torch.stack([right, down], 1)  # of -1 to 1 across the image
+    rows = [
+        torch.stack([angle.cos() * wide, (shear - angle.sin()) * high, moved[:, 0]], 1),
+        torch.stack([(shear + angle.sin()) * wide, angle.cos() * high, moved[:, 1]], 1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, 1).to(images.device), list(flat.shape), align_corners=False)
+    return F.grid_sample(flat, grid, align_corners=False).view_as(images)
