@@ -15,6 +15,10 @@ def test_strength_0_is_the_identity_to_the_bit() -> None:
     assert torch.equal(distorted(IMAGES), IMAGES)
 
 
+def test_no_images_are_no_images() -> None:
+    assert distorted(IMAGES[:, :0], turn=10.0).shape == (2, 0, 1, 28, 28)
+
+
 def test_each_image_is_distorted_by_itself_and_the_same_draws_give_the_same_images() -> None:
     same = IMAGES[:1, :1].expand(2, 3, 1, 28, 28)
     found = distorted(same, turn=10.0, scale=0.1, shear=0.1, shift=0.1)

@@ -21,7 +21,7 @@ def affine(images: Tensor, settings: Distortion, generator: torch.Generator) -> 
     Returns:
         The same shape; what comes in from beyond the edge is 0.
     """
-    if not any((settings.turn, settings.scale, settings.shear, settings.shift)):
+    if not images.numel() or not any((settings.turn, settings.scale, settings.shear, settings.shift)):
         return images
     flat = images.flatten(0, -4)
     angle, wide, high, shear, right, down = 2 * torch.rand(6, len(flat), generator=generator) - 1
