@@ -21,7 +21,7 @@ from fewlabel.fewshot.evaluate import evaluate
 from fewlabel.fewshot.methods import base
 from fewlabel.intervals import mean_interval
 from fewlabel.networks import weights
-from fewlabel.results import whole_folder, write_json
+from fewlabel.results import Metrics, Row, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import device as devices
 from fewlabel.training.device import run_facts
@@ -60,32 +60,26 @@ def main() -> None:
             results = evaluate(method, embedded, indices, method.modes, f"{cell.name} {task}")
             for transductive, result in zip(method.modes, results, strict=True):
                 mode = "transductive" if transductive else "one by one"
-                value, low, high = mean_interval(result.accuracies)
-                n = len(result.accuracies)
-                rows.append(
-                    {
-                        "family": "few-shot",
-                        "method": cell.method,
-                        "dataset": cell.params.dataset(cell.split),
-                        "protocol": f"{cell.split}/{task}",
-                        "transductive": transductive,
-                        "seed": cell.seed,
-                        "metric": "accuracy",
-                        "value": value,
-                        "ci95_low": low,
-                        "ci95_high": high,
-                        "n": n,
-                        "budget": cell.params.budget,
-                    }
+                row = Row.of(
+                    mean_interval(result.accuracies),
+                    len(result.accuracies),
+                    family="few-shot",
+                    method=cell.method,
+                    dataset=cell.params.dataset(cell.split),
+                    protocol=f"{cell.split}/{task}",
+                    transductive=transductive,
+                    seed=cell.seed,
+                    budget=cell.params.budget,
                 )
+                rows.append(row)
                 lines += [f"{task},{transductive},{i},{accuracy:.6f}" for i, accuracy in enumerate(result.accuracies)]
                 named = f"{task} transductive" if transductive else task
                 confusion[named] = result.confusion
                 if way <= EXAMPLE_WAY:
                     examples[f"{named} predicted"] = result.first
-                print(f"{cell.split}/{task}, {mode}: {value:.4f} ({low:.4f} to {high:.4f}), {n} episodes")
+                print(f"{row.protocol}, {mode}: {row} episodes")
         with whole_folder(out_folder) as out:
-            write_json(out / "metrics.json", {"origin": data.origin, "rows": rows, "episodes": digests})
+            Metrics(origin=data.origin, rows=rows, episodes=digests).write(out)
             (out / "episodes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
             # per task: true class, predicted class, count; the classes are rows of `classes`: name, turns
             tables: dict[str, Any] = {"names": data.names[data.test[:, 0]], "classes": data.test, **confusion}

@@ -12,13 +12,13 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from fewlabel import params, tracking
+from fewlabel import grammar, params, tracking
 from fewlabel.data import cifar10
 from fewlabel.intervals import wilson
 from fewlabel.labels import starts, subsets
 from fewlabel.labels.train import predict, train, validated
 from fewlabel.networks import weights
-from fewlabel.results import whole_folder, write_json
+from fewlabel.results import Metrics, Row, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import dependencies, device, loop
 from fewlabel.training.checkpoint import Checkpoint
@@ -54,34 +54,34 @@ def main() -> None:
 
         test = division.test_images[: settings.test_images].to(on)
         correct = int((predict(network, test).argmax(1) == division.test_labels[: len(test)]).sum())
-        value, low, high = wilson(correct, len(test))
+        row = Row.of(
+            wilson(correct, len(test)),
+            len(test),
+            family="label-efficiency",
+            method=start,
+            dataset="cifar10",
+            protocol=grammar.labels_protocol(per_class),
+            seed=seed,
+            budget=everything.budget,
+        )
         what = "held-out training" if arguments.validate else "test"
-        print(f"{name}: accuracy {value:.2%} [{low:.2%}, {high:.2%}] on {len(test):,} {what} images")
+        print(f"{name}: accuracy {row} {what} images")
         if folder is None:
-            run.log(training.steps, val_accuracy=value)
+            run.log(training.steps, val_accuracy=row.value)
             checkpoint.end()
             return
-        row = {
-            "family": "label-efficiency",
-            "method": start,
-            "dataset": "cifar10",
-            "protocol": f"cifar10/{per_class}-per-class",
-            "transductive": False,
-            "seed": seed,
-            "metric": "accuracy",
-            "value": value,
-            "ci95_low": low,
-            "ci95_high": high,
-            "n": len(test),
-            "budget": everything.budget,
-        }
-        stop = {"stopped_early": training.stopped_early, "steps": training.steps}
-        measured = {"origin": data.origin, "rows": [row], "target_accuracy": settings.target_accuracy, **stop}
+        metrics = Metrics(
+            origin=data.origin,
+            rows=[row],
+            stopped_early=training.stopped_early,
+            steps=training.steps,
+            target_accuracy=settings.target_accuracy,
+        )
         facts = {"steps": training.steps, **validated(network, division, per_class, on)}
         with whole_folder(folder) as out:
             weights.write(out / "model.safetensors", weights.of(network.head if network.frozen else network))
             loop.write_curve(out / "curve.csv", training.curve)
-            write_json(out / "metrics.json", measured)
+            metrics.write(out)
             write_json(out / "run.json", device.run_facts(on, training.seconds, **facts))
         checkpoint.end()
 

@@ -15,7 +15,7 @@ from fewlabel.intervals import mean_interval
 from fewlabel.labels.rotation import ROTATIONS, four_copies
 from fewlabel.networks import resnet
 from fewlabel.networks.classifier import Classifier, linear_head
-from fewlabel.results import whole_folder, write_json
+from fewlabel.results import Metrics, Row, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import augment, dependencies, device, loop, supervised
 from fewlabel.training.checkpoint import Checkpoint
@@ -44,29 +44,25 @@ def main() -> None:
 
         logits, labels = predict(network, test)
         right = (logits.argmax(1) == labels).view(-1, len(test)).float().mean(0)  # per image, over its four copies
-        value, low, high = mean_interval(right.numpy())
-        row = {
-            "family": "label-efficiency",
-            "method": "rotation",
-            "dataset": "cifar10",
-            "protocol": "cifar10/which-rotation",
-            "transductive": False,
-            "seed": settings.seed,
-            "metric": "rotation_accuracy",
-            "value": value,
-            "ci95_low": low,
-            "ci95_high": high,
-            "n": len(test),
-            "budget": everything.budget,
-        }
+        row = Row.of(
+            mean_interval(right.numpy()),
+            len(test),
+            family="label-efficiency",
+            method="rotation",
+            dataset="cifar10",
+            protocol="cifar10/which-rotation",
+            seed=settings.seed,
+            metric="rotation_accuracy",
+            budget=everything.budget,
+        )
         with whole_folder(OUT) as out:
             resnet.save(backbone, settings.stem, out / "backbone.safetensors")
             loop.write_curve(out / "curve.csv", training.curve)
-            write_json(out / "metrics.json", {"origin": data.origin, "rows": [row]})
+            Metrics(origin=data.origin, rows=[row]).write(out)
             facts = run_facts(on, training.seconds, steps=training.steps)
             write_json(out / "run.json", facts)
         checkpoint.end()
-        print(f"rotation accuracy {value:.2%} on the four rotations of {len(test):,} test images")
+        print(f"rotation accuracy {row} test images, over their four rotations")
 
 
 def train(

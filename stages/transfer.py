@@ -14,19 +14,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewlabel import params, tracking
 from fewlabel.data import hymenoptera
 from fewlabel.intervals import wilson
 from fewlabel.networks import backbones, resnet, weights
-from fewlabel.report import prediction_grid
-from fewlabel.results import whole_folder, write_json
+from fewlabel.results import Metrics, Row, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import augment, dependencies, device, loop, supervised
 from fewlabel.training.checkpoint import Checkpoint
@@ -78,35 +75,27 @@ def main() -> None:
         )
         probabilities = predict(start.network).softmax(1).numpy()
         correct = int((probabilities.argmax(1) == data.labels[test_rows]).sum())
-        value, low, high = wilson(correct, len(test_rows))
-        what = "held-out training" if folder is None else "validation"
-        print(
-            f"{name}, {backbone}: accuracy {value:.2%} [{low:.2%}, {high:.2%}] on {len(test_rows)} {what} photographs"
+        row = Row.of(
+            wilson(correct, len(test_rows)),
+            len(test_rows),
+            family="transfer",
+            method=f"{arguments.start}-{backbone}",
+            dataset="hymenoptera",
+            protocol="hymenoptera/train-val",
+            seed=seed,
+            budget=everything.budget,
         )
+        what = "held-out training" if folder is None else "validation"
+        print(f"{name}, {backbone}: accuracy {row} {what} photographs")
         if folder is None:
-            run.log(training.steps, val_accuracy=value)
+            run.log(training.steps, val_accuracy=row.value)
             checkpoint.end()
             return
-        row = {
-            "family": "transfer",
-            "method": f"{arguments.start}-{backbone}",
-            "dataset": "hymenoptera",
-            "protocol": "hymenoptera/train-val",
-            "transductive": False,
-            "seed": seed,
-            "metric": "accuracy",
-            "value": value,
-            "ci95_low": low,
-            "ci95_high": high,
-            "n": len(test_rows),
-            "budget": everything.budget,
-        }
         with whole_folder(folder) as out:
             weights.write(out / "model.safetensors", weights.of(start.network))
             loop.write_curve(out / "curve.csv", training.curve)
             write_predictions(out / "predictions.csv", data.names[test_rows], data.labels[test_rows], probabilities)
-            draw(out, data, row, test_rows, probabilities)
-            write_json(out / "metrics.json", {"origin": data.origin, "rows": [row]})
+            Metrics(origin=data.origin, rows=[row]).write(out)
             write_json(out / "run.json", device.run_facts(on, training.seconds, steps=training.steps))
         checkpoint.end()
 
@@ -129,18 +118,6 @@ def build(
     size, crop_size = small or settings.image_size, small or settings.crop_size
     start = starts.all_layers(backbone, images.to(on), size, crop_size, settings.smallest_crop, CLASSES, seed)
     return start, called
-
-
-def draw(
-    folder: Path, data: hymenoptera.Hymenoptera, row: dict[str, Any], which: Tensor, probabilities: NDArray[np.floating]
-) -> None:
-    """Pictures of the photographs and of what was predicted of them."""
-    shown = (data.images[which], data.labels[which], probabilities, hymenoptera.CLASSES)
-    stand_in = " (embedded stand-in data)" if data.origin == "embedded" else ""
-    budget = "" if row["budget"] == "cpu" else f", budget {row['budget']}"  # cpu: the usual one
-    title = f"Ants and bees{stand_in}, {row['method']}{budget}"
-    prediction_grid.draw(folder / "predictions.png", title, *shown)
-    prediction_grid.draw_most_wrong(folder / "most_wrong.png", title, *shown, data.names[which])
 
 
 if __name__ == "__main__":

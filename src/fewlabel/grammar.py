@@ -62,6 +62,17 @@ def parse_label_cell(cell: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def labels_protocol(labels: int) -> str:
+    """How results with so many labels a class are named: ``cifar10/20-per-class``."""
+    return f"cifar10/{labels}-per-class"
+
+
+def labels_per_class(protocol: str) -> int | None:
+    """The number of labels in the name of a protocol; None where it has none."""
+    found = re.fullmatch(r"cifar10/(\d+)-per-class", protocol)
+    return int(found[1]) if found else None
+
+
 def seed(text: str) -> int:
     """The type of a seed on a command line. Raises ValueError, which argparse reports."""
     value = int(text)

@@ -1,18 +1,209 @@
-"""The files that a stage leaves: written whole or not at all."""
+"""What a stage leaves in its folder: written whole or not at all, and typed. The only code that knows the names and
+fields of these files, and the names of these folders.
+
+- ``metrics.json``: the numbers (`Metrics`), of stages that measure something;
+- ``run.json``: how the stage ran on its machine (`Run`), which differs from run to run;
+- ``curve.csv``: a training's curve, one line a point;
+- ``episodes.csv``: the accuracy of each test episode;
+- ``predictions.csv``: what was predicted of each photograph.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
+import pandas as pd
 import psutil
+from pydantic import BaseModel, Field, ValidationError
 
+from fewlabel.errors import DamagedFile
 from fewlabel.interrupts import uninterrupted
+from fewlabel.params import FinetuneStart, Params, TransferStart, parse_label_cell
+
+FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
+SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+RESULTS, RAW = Path("results"), Path("data/raw")
+Family = Literal["few-shot", "label-efficiency", "transfer"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Row(BaseModel, frozen=True):
+    """One number: a row of the leaderboard. ``n`` counts what the interval is over: episodes, images or trials."""
+
+    family: Family
+    method: str
+    dataset: str
+    protocol: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
+    transductive: bool = False
+    seed: int
+    metric: Literal["accuracy", "rotation_accuracy"] = "accuracy"
+    value: Share
+    ci95_low: Share
+    ci95_high: Share
+    n: Annotated[int, Field(gt=0)]
+    budget: str
+
+    @classmethod
+    def of(cls, interval: tuple[float, float, float], n: int, **facts: Any) -> Row:
+        """Of a value with its interval (value, low, high), as the functions of `intervals` give it."""
+        value, low, high = interval
+        return cls(value=value, ci95_low=low, ci95_high=high, n=n, **facts)
+
+    def __str__(self) -> str:
+        return f"{self.value:.2%} [{self.ci95_low:.2%}, {self.ci95_high:.2%}] of {self.n:,}"
+
+
+class Metrics(BaseModel):
+    """``metrics.json``."""
+
+    origin: Annotated[str, Field(pattern="^(archive|embedded|own)$")]
+    rows: Annotated[list[Row], Field(min_length=1)]
+    episodes: dict[str, str] = {}  # few-shot: digests of the test episodes, by task
+    stopped_early: bool = False
+    steps: int | None = None
+    target_accuracy: float | None = None
+
+    def by_task(self) -> list[tuple[str, Row]]:
+        """Few-shot: each row with the name of its test task."""
+        return [(row.protocol.partition("/")[2], row) for row in self.rows]
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "metrics.json", self.model_dump(exclude_unset=True))
+
+
+class Run(BaseModel, extra="allow"):
+    """``run.json``."""
+
+    device: str
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    validation_accuracy: Share | None = None
+    validation_protocol: str | None = None
+
+
+class Source(BaseModel):
+    """``source.json`` of raw data: where the archives came from."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training with its measurement: an entry of the matrices in dvc.yaml.
+
+    Attributes:
+        method: the few-shot method, or what the training starts from.
+        dataset: the prepared data it was measured on.
+        measured: the folder with its ``metrics.json``.
+        trained: the folders whose ``run.json`` hold the seconds of all the training behind those numbers, its own last.
+        split, task: few-shot: the division of the classes, and the task it was trained for, if for one.
+        labels: label efficiency: labels per class.
+    """
+
+    family: Family
+    method: str
+    dataset: str
+    seed: int
+    measured: Path
+    trained: tuple[Path, ...]
+    split: str = ""
+    task: str | None = None
+    labels: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.measured.name
+
+    def metrics(self) -> Metrics:
+        return read_json(self.measured / "metrics.json", Metrics)
+
+    def runs(self) -> list[Run]:
+        return [read_json(folder / "run.json", Run) for folder in self.trained]
+
+    def curve(self) -> pd.DataFrame:
+        """The training's curve, one line a point."""
+        columns = FEW_SHOT_CURVE if self.family == "few-shot" else SUPERVISED_CURVE
+        return read_csv(self.trained[-1] / "curve.csv", columns).astype({"step": int})
+
+    def episodes(self) -> pd.DataFrame:
+        """task, transductive, episode, accuracy: one line a test episode."""
+        columns = ["task", "transductive", "episode", "accuracy"]
+        return read_csv(self.measured / "episodes.csv", columns, task=str, transductive=bool)
+
+    def predictions(self) -> pd.DataFrame:
+        """name, true, predicted, confidence: one line a test photograph."""
+        columns = ["name", "true", "predicted", "confidence"]
+        return read_csv(self.measured / "predictions.csv", columns, name=str, true=str, predicted=str)
+
+
+def few_shot(method: str, split: str, task: str | None, seed: int, dataset: str) -> Cell:
+    """A few-shot method on a split, trained for a task where it needs a fixed way."""
+    name = "-".join(filter(None, [method, split, task, str(seed)]))
+    trained = RESULTS / ("meta_train" if task else "metric_train") / name
+    return Cell("few-shot", method, dataset, seed, RESULTS / "evaluate" / name, (trained,), split, task)
+
+
+def pretraining(seed: int) -> Cell:
+    """Rotation pretraining on CIFAR-10."""
+    folder = RESULTS / "pretrain_rotation"
+    return Cell("label-efficiency", "rotation", "cifar10", seed, folder, (folder,))
+
+
+def finetuning(start: str, labels: int, seed: int) -> Cell:
+    """Training on so many labels of CIFAR-10 a class."""
+    folder = RESULTS / "finetune" / f"{start}-{labels}-{seed}"
+    before = () if start == "scratch" else pretraining(seed).trained
+    return Cell("label-efficiency", start, "cifar10", seed, folder, (*before, folder), labels=labels)
+
+
+def transfer(start: str, seed: int) -> Cell:
+    """Training on the photographs."""
+    folder = RESULTS / "transfer" / f"{start}-{seed}"
+    before = {"frozen": (RESULTS / "transfer_features",), "small-rotation": pretraining(seed).trained}
+    return Cell("transfer", start, "hymenoptera", seed, folder, (*before.get(start, ()), folder))
+
+
+def cells(params: Params) -> Iterator[Cell]:
+    """Those that params.yaml names, so that a folder left from earlier parameters is never read."""
+    chosen = params.cells
+    for methods, tasks in ((chosen.metric_methods, [None]), (chosen.gradient_methods, chosen.tasks)):
+        for method, split, task, seed in itertools.product(methods, chosen.splits, tasks, chosen.few_shot_seeds):
+            yield few_shot(method, split, task, seed, params.dataset(split))
+    yield pretraining(params.pretrain_rotation.seed)
+    for start, label_cell in itertools.product(get_args(FinetuneStart), chosen.label_cells):
+        yield finetuning(start, *parse_label_cell(label_cell))
+    for start, seed in itertools.product(get_args(TransferStart), chosen.transfer_seeds):
+        yield transfer(start, seed)
+
+
+File = TypeVar("File", bound=BaseModel)
+
+
+def read_json(path: Path, kind: type[File]) -> File:
+    """What the file holds. Raises `DamagedFile`."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise DamagedFile(path, " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()) from None
+    except OSError as error:
+        raise DamagedFile(path, error) from None
+
+
+def read_csv(path: Path, columns: list[str], **types: type) -> pd.DataFrame:
+    """These columns of a table, of numbers where no other type is said. Raises `DamagedFile`."""
+    try:
+        return pd.read_csv(path, dtype=defaultdict(lambda: float, types))[columns]
+    except (OSError, ValueError, KeyError) as error:
+        raise DamagedFile(path, error) from None
 
 
 @contextlib.contextmanager

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewlabel.errors import UserError
+from fewlabel import results
+from fewlabel.errors import DamagedFile
 from fewlabel.params import OMNIGLOT_SPLITS, Params, Task
-from fewlabel.report.leaderboard import Measured, cells, labelled, read_json
+from fewlabel.report.leaderboard import named
 
 Entry = tuple[str, bool]  # a method, and whether it predicts transductively
 
@@ -34,6 +34,10 @@ class Episode:
     predicted: dict[Entry, NDArray[np.integer]] = field(default_factory=dict)
 
     @property
+    def protocol(self) -> str:
+        return f"{self.split}/{self.task}"
+
+    @property
     def way(self) -> int:
         return len(self.support)
 
@@ -48,38 +52,30 @@ class Episode:
         return int((predicted == np.arange(self.way)[:, None]).sum()), predicted.size
 
 
-def read(params: Params, results: Path) -> list[Episode]:
-    """The kept episodes, in the order of the splits and tasks of params.yaml.
-
-    Raises:
-        UserError: when a file is missing or damaged.
-    """
-    seed = params.cells.few_shot_seeds[0]
+def read(params: Params) -> list[Episode]:
+    """The kept episodes, in the order of the splits and tasks of params.yaml. Raises `DamagedFile`."""
     found: dict[tuple[str, str], Episode] = {}
-    for cell in cells(params, results):
-        if cell.measured.parent.name != "evaluate":
+    for cell in results.cells(params):
+        if cell.family != "few-shot" or cell.seed != params.cells.few_shot_seeds[0]:
             continue
-        measured = read_json(cell.measured / "metrics.json", Measured)
-        rows = [row for row in measured["rows"] if row["seed"] == seed]
-        path = cell.measured / "examples.npz"
+        path, metrics = cell.measured / "examples.npz", cell.metrics()
         try:
             with np.load(path, allow_pickle=False) as kept:
-                for row in rows:
-                    split, task = row["protocol"].split("/")
+                for task, row in metrics.by_task():
                     if f"{task} support" not in kept:  # of too many classes to be shown
                         continue
-                    if (split, task) not in found:
+                    if (cell.split, task) not in found:
                         support, query = kept[f"{task} support"], kept[f"{task} query"]
-                        if split in OMNIGLOT_SPLITS:
+                        if cell.split in OMNIGLOT_SPLITS:
                             support, query = 255 - support, 255 - query
-                        found[split, task] = Episode(split, task, measured["origin"] == "embedded", support, query)
-                    named = f"{task} transductive" if row["transductive"] else task
-                    method = labelled(row, measured, params)["method"]
-                    predicted = kept[f"{named} predicted"]
-                    _check(found[split, task], predicted)
-                    found[split, task].predicted[method, row["transductive"]] = predicted
+                        stand_in = metrics.origin == "embedded"
+                        found[cell.split, task] = Episode(cell.split, task, stand_in, support, query)
+                    predicted = kept[f"{task} transductive predicted" if row.transductive else f"{task} predicted"]
+                    _check(found[cell.split, task], predicted)
+                    entry = (named(row, metrics, params).method, row.transductive)
+                    found[cell.split, task].predicted[entry] = predicted
         except Exception as error:  # damage makes numpy and zipfile raise errors of many kinds
-            raise UserError(f"{path}: cannot be read ({error}); run `dvc repro` to make it again") from None
+            raise DamagedFile(path, error) from None
     order = [(split, task) for split in params.cells.splits for task in params.test_tasks(split)]
     return [found[key] for key in order if key in found]
 

@@ -6,7 +6,6 @@ Equal inputs give equal bytes: what differs from run to run is what `run.json` h
 from __future__ import annotations
 
 import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from fewlabel.errors import UserError
-from fewlabel.params import Task
+from fewlabel.grammar import Task, labels_per_class
 from fewlabel.report.leaderboard import over_seeds
 from fewlabel.report.paired import to_the_best
 
@@ -104,32 +103,21 @@ class Picture:
         path: of the PNG.
         title, caption: shown with it.
         alt: what it shows, for those who do not see it.
-        photographs: keep it as a JPEG, which is far smaller for these.
     """
 
     path: Path
     title: str
     caption: str
     alt: str
-    photographs: bool = False
 
     @property
     def embedded(self) -> dict[str, Any]:
         """``src`` with the image in it, ``width`` and ``height`` in pixels."""
-        try:
-            with Image.open(self.path) as image:
-                width, height = image.size
-                if self.photographs:
-                    smaller = io.BytesIO()
-                    image.convert("RGB").save(smaller, format="JPEG", quality=82, optimize=True)
-                    kind, content = "jpeg", smaller.getvalue()
-                else:
-                    kind, content = "png", self.path.read_bytes()
-        except Exception as error:  # damage makes Pillow raise errors of many kinds
-            reason = " ".join(str(error).split())[:80] or type(error).__name__
-            raise UserError(f"{self.path}: cannot be read ({reason}); run `dvc repro` to make it again") from None
+        with Image.open(self.path) as image:
+            width, height = image.size
+            kind = str(image.format).lower()
         return {
-            "src": f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
+            "src": f"data:image/{kind};base64,{base64.b64encode(self.path.read_bytes()).decode()}",
             "width": width,
             "height": height,
         }
@@ -203,8 +191,8 @@ def _family(name: str, lines: pd.DataFrame) -> dict[str, Any]:
 def meaning(protocol: str) -> str:
     """A protocol in words: ``lake/5w1s`` is "5 classes, 1 labelled image of each". Empty where it has none."""
     _, _, what = protocol.partition("/")
-    if what.endswith("-per-class"):
-        return f"{int(what.split('-')[0]):,} labels per class"
+    if labels := labels_per_class(protocol):
+        return f"{labels:,} labels per class"
     try:
         task = Task.parse(what)
     except UserError:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fewlabel.errors import UserError
+from fewlabel import results
+from fewlabel.errors import DamagedFile, UserError
 from fewlabel.intervals import Z
 from fewlabel.params import Params
-from fewlabel.report.leaderboard import Measured, cells, labelled, read_json
+from fewlabel.report.leaderboard import named
 
 COLUMNS = (
     "protocol, method, transductive, accuracy, other, other_transductive, other_accuracy, "
@@ -26,7 +26,7 @@ COLUMNS = (
 Entry = tuple[str, bool]  # a method, and whether it predicts transductively
 
 
-def differences(params: Params, results: Path) -> pd.DataFrame:
+def differences(params: Params) -> pd.DataFrame:
     """One row for each two methods (or modes of one) and each protocol, the better of the two first.
 
     The columns are `COLUMNS`; `difference` is the mean over episodes of (method - other), with 1.96 standard errors
@@ -35,7 +35,7 @@ def differences(params: Params, results: Path) -> pd.DataFrame:
     Raises:
         UserError: when two results of one protocol were not measured on the same episodes.
     """
-    measured = _accuracies(params, results)
+    measured = _accuracies(params)
     rows = []
     for protocol, entries in measured.items():
         ranked = sorted(entries, key=lambda entry: (-_mean(entries[entry]), entry))
@@ -84,43 +84,29 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join([*lines, "", "Bold: the interval leaves out zero. `paired.csv` has every pair of methods."]) + "\n"
 
 
-def _accuracies(params: Params, results: Path) -> dict[str, dict[Entry, dict[int, NDArray[np.float64]]]]:
-    """Protocol → (method, transductive) → seed → accuracy of each episode, in the order of `cells`."""
+def _accuracies(params: Params) -> dict[str, dict[Entry, dict[int, NDArray[np.float64]]]]:
+    """Protocol → (method, transductive) → seed → accuracy of each episode, in the order of `results.cells`."""
     found: dict[str, dict[Entry, dict[int, NDArray[np.float64]]]] = {}
     asked: dict[str, tuple[tuple[str | None, int], Path]] = {}  # protocol → digest of its episodes, how many, whose
-    for cell in cells(params, results):
-        if cell.measured.parent.name != "evaluate":
+    for cell in results.cells(params):
+        if cell.family != "few-shot":
             continue
-        measured = read_json(cell.measured / "metrics.json", Measured)
-        episodes = _episodes(cell.measured / "episodes.csv")
-        for row in measured["rows"]:
-            task = row["protocol"].split("/")[1]
-            named: dict[str, Any] = labelled(row, measured, params)
-            accuracies = _accuracies_of(episodes, task, row["transductive"])
-            if len(accuracies) != row["n"]:
-                raise UserError(
-                    f"{cell.measured / 'episodes.csv'}: {len(accuracies)} episodes of {task}, not {row['n']}; "
-                    "run `dvc repro` to make it again"
-                )
-            met = measured["episodes"].get(task), row["n"]
-            first, where = asked.setdefault(named["protocol"], (met, cell.measured))
+        metrics, episodes = cell.metrics(), cell.episodes()
+        for task, row in metrics.by_task():
+            accuracies = _accuracies_of(episodes, task, row.transductive)
+            path = cell.measured / "episodes.csv"
+            if len(accuracies) != row.n:
+                raise DamagedFile(path, f"{len(accuracies)} episodes of {task}, not {row.n}")
+            met = metrics.episodes.get(task), row.n
+            first, where = asked.setdefault(row.protocol, (met, cell.measured))
             if met != first:
                 raise UserError(
-                    f"{cell.measured} and {where} were not measured on the same episodes of {named['protocol']}: "
+                    f"{cell.measured} and {where} were not measured on the same episodes of {row.protocol}: "
                     "run `dvc repro`, which measures what is out of date again"
                 )
-            entry = (named["method"], row["transductive"])
-            found.setdefault(named["protocol"], {}).setdefault(entry, {})[row["seed"]] = accuracies
+            row = named(row, metrics, params)
+            found.setdefault(row.protocol, {}).setdefault((row.method, row.transductive), {})[row.seed] = accuracies
     return found
-
-
-def _episodes(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, dtype={"task": str, "transductive": bool, "accuracy": float})[
-            ["task", "transductive", "accuracy"]
-        ]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); run `dvc repro` to make it again") from None
 
 
 def _accuracies_of(episodes: pd.DataFrame, task: str, transductive: bool) -> NDArray[np.float64]:

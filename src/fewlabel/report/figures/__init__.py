@@ -1,0 +1,1 @@
+"""Figures, a file a family; what all share is in `style`."""
