@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import yaml
 
-from fewlabel import params
+from fewlabel import params, results
 from fewlabel.errors import UserError
 from fewlabel.report import examples
 from tests.conftest import ROOT, result_row
 
 
 @pytest.fixture
-def settings() -> params.Params:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+    monkeypatch.chdir(tmp_path)
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["cells"] |= {"metric_methods": ["siamese"], "gradient_methods": ["maml"], "tasks": ["5w1s"]}
     raw["cells"] |= {"splits": ["lake", "flowers"], "few_shot_seeds": [3, 0]}
@@ -44,12 +45,12 @@ def write(folder: Path, method: str, split: str, tasks: dict[str, int], modes: t
     np.savez_compressed(folder / "examples.npz", **kept)
 
 
-def fill(results: Path) -> None:
+def fill() -> None:
     lake = {"5w1s": 5, "20w1s": 20, "20w5s": 20, "all-5s": 30}
     for seed in (3, 0):
-        write(results / "evaluate" / f"siamese-lake-{seed}", "siamese", "lake", lake, (False,), seed)
+        write(results.RESULTS / "evaluate" / f"siamese-lake-{seed}", "siamese", "lake", lake, (False,), seed)
         write(
-            results / "evaluate" / f"siamese-flowers-{seed}",
+            results.RESULTS / "evaluate" / f"siamese-flowers-{seed}",
             "siamese",
             "flowers",
             {"5w1s": 5, "2w1s": 2},
@@ -57,13 +58,13 @@ def fill(results: Path) -> None:
             seed,
         )
         for split in ("lake", "flowers"):
-            cell = results / "evaluate" / f"maml-{split}-5w1s-{seed}"
+            cell = results.RESULTS / "evaluate" / f"maml-{split}-5w1s-{seed}"
             write(cell, "maml", split, {"5w1s": 5}, (True, False), seed)
 
 
-def test_they_are_of_the_first_seed_and_hold_every_method_and_mode(settings, tmp_path) -> None:
-    fill(tmp_path)
-    found = examples.read(settings, tmp_path)
+def test_they_are_of_the_first_seed_and_hold_every_method_and_mode(settings) -> None:
+    fill()
+    found = examples.read(settings)
     names = [(episode.split, episode.task) for episode in found]
     assert names == [("lake", "5w1s"), ("lake", "20w1s"), ("lake", "20w5s"), ("flowers", "5w1s"), ("flowers", "2w1s")]
     first = found[0]
@@ -73,28 +74,28 @@ def test_they_are_of_the_first_seed_and_hold_every_method_and_mode(settings, tmp
     assert [episode.public for episode in found] == [True, True, True, False, False]
 
 
-def test_omniglot_is_ink_on_paper_and_own_images_are_as_they_are(settings, tmp_path) -> None:
-    fill(tmp_path)
-    by_split = {episode.split: episode for episode in examples.read(settings, tmp_path)}
+def test_omniglot_is_ink_on_paper_and_own_images_are_as_they_are(settings) -> None:
+    fill()
+    by_split = {episode.split: episode for episode in examples.read(settings)}
     assert (by_split["lake"].support.max(), by_split["lake"].query.min()) == (0, 255)
     assert (by_split["flowers"].support.min(), by_split["flowers"].query.max()) == (255, 0)
 
 
-def test_five_classes_explain_a_task_and_many_with_one_shot_are_hard(settings, tmp_path) -> None:
-    fill(tmp_path)
-    found = examples.read(settings, tmp_path)
+def test_five_classes_explain_a_task_and_many_with_one_shot_are_hard(settings) -> None:
+    fill()
+    found = examples.read(settings)
     lake = [episode for episode in found if episode.split == "lake"][::-1]
     assert (examples.plainest(lake).task, examples.hardest(lake).task) == ("5w1s", "20w1s")
     two = [episode for episode in found if episode.task == "2w1s"]
     assert examples.plainest(two) is examples.hardest(two) is two[0]
 
 
-def test_a_damaged_or_missing_file_is_named(settings, tmp_path) -> None:
-    fill(tmp_path)
-    path = tmp_path / "evaluate" / "siamese-lake-3" / "examples.npz"
+def test_a_damaged_or_missing_file_is_named(settings) -> None:
+    fill()
+    path = results.RESULTS / "evaluate" / "siamese-lake-3" / "examples.npz"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"siamese-lake-3/examples\.npz: cannot be read .* run `dvc repro`"):
-        examples.read(settings, tmp_path)
+    with pytest.raises(UserError, match=r"siamese-lake-3/examples\.npz: damaged .*`dvc repro`"):
+        examples.read(settings)
     path.unlink()
-    with pytest.raises(UserError, match=r"siamese-lake-3/examples\.npz: cannot be read"):
-        examples.read(settings, tmp_path)
+    with pytest.raises(UserError, match=r"siamese-lake-3/examples\.npz: damaged"):
+        examples.read(settings)

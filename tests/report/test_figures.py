@@ -1,6 +1,7 @@
 """Figures draw what the numbers say, also of one seed, few classes or colour, and can be told apart without colour."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -8,36 +9,37 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fewlabel.params import GRADIENT_METHODS, METRIC_METHODS
-from fewlabel.report import figures, leaderboard, paired
+from fewlabel.params import GRADIENT_METHODS, METRIC_METHODS, FinetuneStart, TransferStart
+from fewlabel.report import leaderboard, paired
 from fewlabel.report.examples import Episode
+from fewlabel.report.figures import episodes, few_shot, labels, overview, photographs, style
 
 PARTS, WHATS = ("train", "test"), ("loss", "accuracy")
 NO_DIFFERENCES = pd.DataFrame(columns=paired.COLUMNS)
-FAMILIES = [(*METRIC_METHODS, *GRADIENT_METHODS), leaderboard.FINETUNE_STARTS, leaderboard.TRANSFER_STARTS]
+FAMILIES = [(*METRIC_METHODS, *GRADIENT_METHODS), get_args(FinetuneStart), get_args(TransferStart)]
 
 
 def table_of(seeds: int, source: str = "mirror") -> pd.DataFrame:
     """Made-up rows like those of `leaderboard.gather`."""
     rng = np.random.default_rng(0)
-    few_shot = [
+    of_few_shot = [
         ("few-shot", method, "omniglot", f"{split}/{task}", mode)
         for split in ("lake", "flowers")
         for task in (("5w1s", "20w1s", "all-5s") if split == "lake" else ("2w1s3q",))
         for method in (*METRIC_METHODS, *GRADIENT_METHODS)
         for mode in ((True, False) if method in GRADIENT_METHODS else (False,))
     ]
-    labels = [
+    of_labels = [
         ("label-efficiency", start, "cifar10", f"cifar10/{count}-per-class", False)
         for count in (20, 100)
-        for start in leaderboard.FINETUNE_STARTS
+        for start in get_args(FinetuneStart)
     ]
-    transfer = [
+    of_transfer = [
         ("transfer", f"{start}-resnet18", "hymenoptera", "hymenoptera/train-val", False)
-        for start in leaderboard.TRANSFER_STARTS
+        for start in get_args(TransferStart)
     ]
     rows = []
-    for family, method, dataset, protocol, mode in [*few_shot, *labels, *transfer]:
+    for family, method, dataset, protocol, mode in [*of_few_shot, *of_labels, *of_transfer]:
         for seed in range(seeds):
             value = rng.uniform(0.3, 0.9)
             rows.append(
@@ -84,28 +86,27 @@ def texts(figure: Figure) -> list[str]:
 
 def drawn(figure: Figure, folder: Path) -> Image.Image:
     """Written twice from one state, once as what is opened."""
-    figures.save(figure, folder / "figure.png")
+    style.save(figure, folder / "figure.png")
     return Image.open(folder / "figure.png")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_methods_of_a_family_differ_in_colour_and_in_marker(family: tuple[str, ...]) -> None:
-    for known in (figures._colour, figures._marker):
-        looks = [known(method) for method in family]
-        assert len(set(looks)) == len(family), looks
-        assert not {figures.SPARE_MARKER} & set(looks)
+    for known in (style.colour, style.marker):
+        assert len({known(method) for method in family}) == len(family)
 
 
 def test_a_variant_looks_like_its_method_and_a_stranger_like_no_other() -> None:
-    assert figures._colour("frozen-resnet18") == figures.COLOURS["frozen"]
-    assert figures._marker("rotation-frozen-early-focal") == figures.MARKERS["rotation-frozen-early"]
-    assert figures._marker("stranger") == figures.SPARE_MARKER not in figures.MARKERS.values()
+    assert style.style("frozen-resnet18") == style.STYLES["frozen"]
+    assert style.style("rotation-frozen-early-focal") == style.STYLES["rotation-frozen-early"]
+    assert style.style("maml++") == style.STYLES["maml"]
+    assert style.style("stranger") == style.UNKNOWN not in style.STYLES.values()
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_training_time_has_a_panel_a_protocol_and_a_point_a_method(seeds: int, tmp_path: Path) -> None:
     lines = leaderboard.over_seeds(table_of(seeds))
-    figure = figures.training_time(lines)
+    figure = overview.training_time(lines)
     panels = {axis.get_title(loc="left"): axis for axis in figure.axes if axis.get_title(loc="left")}
     usual = {"lake/5w1s", "lake/20w1s", "flowers/2w1s3q", "cifar10/20-per-class", "cifar10/100-per-class"}
     assert set(panels) == usual | {"hymenoptera/train-val"}  # of lake the tasks that everybody reports
@@ -125,17 +126,15 @@ def test_training_time_has_a_panel_a_protocol_and_a_point_a_method(seeds: int, t
 def test_the_other_figures_of_the_leaderboard_draw_and_name_stand_ins(seeds: int, source: str, tmp_path: Path) -> None:
     table = table_of(seeds, source)
     lines = leaderboard.over_seeds(table)
-    few_shot = pd.DataFrame(
-        {"step": [1, 2], "loss": [2, 1], "accuracy": [0.2, 0.4], "val_loss": 1, "val_accuracy": 0.3}
-    )
+    meta = pd.DataFrame({"step": [1, 2], "loss": [2, 1], "accuracy": [0.2, 0.4], "val_loss": 1, "val_accuracy": 0.3})
     finetune = pd.DataFrame({"step": [2, 4]} | {f"{part}_{what}": [1, 0] for part in PARTS for what in WHATS})
     for figure in (
-        figures.accuracy_by_method(lines),
-        figures.label_efficiency(table),
-        figures.training_time(lines),
-        figures.few_shot_curves({"siamese-lake-0": few_shot, "maml-lake-5w1s-0": few_shot}, table),
-        figures.rotation_against_supervised({"scratch": finetune, "rotation": finetune}, "20-0", table),
-        figures.paired_differences(NO_DIFFERENCES, table),
+        overview.accuracy_by_method(lines),
+        labels.label_efficiency(table),
+        overview.training_time(lines),
+        few_shot.few_shot_curves({"siamese-lake-0": meta, "maml-lake-5w1s-0": meta}, table),
+        labels.rotation_against_supervised({"scratch": finetune, "rotation": finetune}, 20, 0, table),
+        few_shot.paired_differences(NO_DIFFERENCES, table),
     ):
         said = [axis.get_title(loc=place) for axis in figure.axes for place in ("left", "center")]
         said += [inner.get_suptitle() for inner in (figure, *figure.subfigs)]
@@ -146,7 +145,7 @@ def test_the_other_figures_of_the_leaderboard_draw_and_name_stand_ins(seeds: int
 
 def test_equal_figures_are_equal_bytes_and_small(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        figures.save(figures.training_time(leaderboard.over_seeds(table_of(3))), tmp_path / name)
+        style.save(overview.training_time(leaderboard.over_seeds(table_of(3))), tmp_path / name)
     content = (tmp_path / "a.png").read_bytes()
     assert content == (tmp_path / "b.png").read_bytes()
     assert len(content) < 100_000
@@ -155,7 +154,7 @@ def test_equal_figures_are_equal_bytes_and_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", [2, 5, 20])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_confusion_counts_the_queries(way: int, channels: int, tmp_path: Path) -> None:
-    figure = figures.confusion(episode_of(way, channels=channels), ("siamese", False))
+    figure = episodes.confusion(episode_of(way, channels=channels), ("siamese", False))
     axis = figure.axes[0]
     cells = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axis.texts}
     right = {(true, true): "4" for true in range(1, way)}
@@ -171,7 +170,7 @@ def test_an_episode_marks_each_shown_query_in_colour_and_in_words(
     way: int, shot: int, channels: int, tmp_path: Path
 ) -> None:
     episode = episode_of(way, shot, channels)
-    figure = figures.episode_picture(episode, [("maml", True), ("siamese", False)])
+    figure = episodes.episode_picture(episode, [("maml", True), ("siamese", False)])
     best, last = figure.axes
     assert best.get_title() == f"maml, transductive: {4 * way} of {4 * way} queries right"
     assert last.get_title() == f"siamese: {4 * way - 1} of {4 * way} queries right"
@@ -180,17 +179,31 @@ def test_an_episode_marks_each_shown_query_in_colour_and_in_words(
         marks = [text for text in axis.texts if text.get_text()[0] in "✓✗"]
         wrong = [text for text in marks if text.get_text().startswith("✗")]
         assert (len(marks), len(wrong)) == (3 * way, mistakes)
-        assert all(text.get_color() == figures.RIGHT for text in marks if text not in wrong)
+        assert all(text.get_color() == style.RIGHT for text in marks if text not in wrong)
         frames = [patch.get_linewidth() for patch in axis.patches if patch.get_edgecolor()[0] > 0.8]
         assert len(frames) == mistakes
         assert all(width > 3 for width in frames)
         for text in wrong:
             assert text.get_text() == f"✗ {'ABCDEFGHIJKLMNOPQRST'[way - 1]}"
-            assert text.get_color() == figures.WRONG
+            assert text.get_color() == style.WRONG
     assert drawn(figure, tmp_path).width > 300
 
 
 def test_one_method_alone_is_one_panel(tmp_path: Path) -> None:
-    figure = figures.episode_picture(episode_of(2, queries=3), [("siamese", False)])
+    figure = episodes.episode_picture(episode_of(2, queries=3), [("siamese", False)])
     assert len(figure.axes) == 1
     assert drawn(figure, tmp_path).width > 300
+
+
+def test_photographs_show_the_surest_mistakes_first(tmp_path: Path) -> None:
+    names = [f"ants/{number}.jpg" for number in range(6)]
+    table = pd.DataFrame({"name": names, "true": "ants", "predicted": ["ants"] * 3 + ["bees"] * 3})
+    table["confidence"] = [0.9, 0.8, 0.7, 0.6, 0.99, 0.75]
+    images = {name: np.zeros((3, 20, 20), dtype=np.uint8) for name in names}
+    assert photographs.surest_mistakes(table)["name"].tolist() == [names[4], names[5], names[3]]
+    figure = photographs.most_wrong("x", table, images)
+    assert texts(figure) == ["4.jpg", "5.jpg", "3.jpg"]
+    titles = [axis.get_title() for axis in photographs.predictions("x", table, images).axes]
+    assert titles[:4] == ["✗ bees 99%\ntrue: ants", "✗ bees 75%\ntrue: ants", "✗ bees 60%\ntrue: ants", "✓ ants 90%"]
+    style.save(figure, tmp_path / "a.jpg")
+    assert Image.open(tmp_path / "a.jpg").format == "JPEG"
