@@ -14,7 +14,7 @@ import torch
 from fewlabel import params, tracking
 from fewlabel.data import few_shot, omniglot, own_images
 from fewlabel.errors import UserError
-from fewlabel.fewshot import episodes, requirements, splits
+from fewlabel.fewshot import episodes, protocols, requirements, splits
 from fewlabel.results import whole_folder
 from fewlabel.stage import launch
 
@@ -30,23 +30,32 @@ def main() -> None:
         if own:
             listing = own_images.scan(split, own)
             requirements.check(all_params, listing)
-            data = own_images.read(listing)
+            data, runs = own_images.read(listing), None
         else:
             drawn = omniglot.load("data/prepared/omniglot.npz")
-            data = splits.divide(drawn, split, settings.validation_alphabets, settings.seed)
+            data, runs = splits.divide(drawn, split, settings.validation_alphabets, settings.seed), drawn.runs
         run.tags(origin=data.origin)
         tasks = all_params.test_tasks(split)
         with whole_folder(Path("data/episodes") / split) as out:
             few_shot.save(out / "data.npz", data)
             for name in tasks:
-                episodes.save(out / f"{name}.npz", test_episodes(name, data, settings, f"test task {name} of {split}"))
+                fixed = test_episodes(name, data, settings, f"test task {name} of {split}", runs)
+                episodes.save(out / f"{name}.npz", fixed)
         sizes = f"{len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test classes"
         print(f"{split}: {sizes}, {data.drawings} images of each; test tasks {', '.join(tasks)}")
 
 
-def test_episodes(name: str, data: few_shot.FewShotData, settings: params.Episodes, where: str) -> episodes.Indices:
+def test_episodes(
+    name: str, data: few_shot.FewShotData, settings: params.Episodes, where: str, runs: omniglot.Runs | None
+) -> episodes.Indices:
     """The fixed episodes of a test task. Raises `UserError` when the test classes cannot fill one."""
     task = params.Task.parse(name)
+    if task.kind == "runs":
+        if runs is None or (data.test[:, 1] > 0).any():
+            raise UserError(f"{where}: Lake's runs are of lake's test classes alone; leave it out")
+        return protocols.lake_runs(runs, data.images[data.test[:, 0], :, 0])
+    if task.kind == "tutorial":
+        return protocols.tutorial(task.way or len(data.test), task.shot, data.drawings)
     upright = np.flatnonzero(data.test[:, 1] == 0)
     if task.upright and len(upright) in (0, len(data.test)):
         which = "all" if len(upright) else "none"
@@ -58,6 +67,9 @@ def test_episodes(name: str, data: few_shot.FewShotData, settings: params.Episod
     count = settings.count if task.way else settings.all_way_count
     shape = episodes.Shape(count, task.way or classes, task.shot, task.queries or settings.queries)
     episodes.check(shape, classes, data.drawings, where, where)
+    if task.kind == "within":
+        groups = few_shot.groups(data, data.test)
+        return protocols.within(shape, groups, data.drawings, settings.seed, name)
     fixed = episodes.fixed(shape, classes, data.drawings, settings.seed, name)
     if task.upright:
         rows = torch.from_numpy(upright.astype(np.int32))[fixed.classes.long()]

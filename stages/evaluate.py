@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fewlabel import tracking
 from fewlabel.data import few_shot
@@ -19,7 +20,8 @@ from fewlabel.fewshot import episodes
 from fewlabel.fewshot.cells import parse
 from fewlabel.fewshot.evaluate import evaluate
 from fewlabel.fewshot.methods import base
-from fewlabel.intervals import mean_interval
+from fewlabel.grammar import Task, few_shot_protocol
+from fewlabel.intervals import mean_interval, wilson
 from fewlabel.networks import weights
 from fewlabel.results import Metrics, Row, whole_folder, write_json
 from fewlabel.stage import launch
@@ -41,7 +43,7 @@ def main() -> None:
         table = episodes.table(data.images, data.test, device)
         trained = cell.trained / "model.safetensors"
         tensors, _ = weights.read(trained)
-        embedded = None
+        embedded: dict[int, Tensor] = {}  # by the number of distorted copies
         rows, lines, digests = [], ["task,transductive,episode,accuracy"], {}
         confusion: dict[str, NDArray[np.int64]] = {}
         examples: dict[str, NDArray[np.integer]] = {}
@@ -52,21 +54,22 @@ def main() -> None:
             problem = base.Problem(way, shot, len(data.train), *data.images.shape[2:4])
             method = base.create(cell.method, cell.settings, problem, device, seed=0)
             weights.fill(method.model, tensors, trained)
-            embedded = method.embed_table(table) if embedded is None else embedded
+            copies = Task.parse(task).copies
+            if copies not in embedded:
+                embedded[copies] = method.embed_table(table, copies)
             if way <= EXAMPLE_WAY:
                 support, query = episodes.gather(table, indices.part(slice(1)))
                 examples[f"{task} support"] = support[0].cpu().numpy()
                 examples[f"{task} query"] = query[0, :, :EXAMPLE_QUERIES].cpu().numpy()
-            results = evaluate(method, embedded, indices, method.modes, f"{cell.name} {task}")
+            results = evaluate(method, embedded[copies], indices, method.modes, f"{cell.name} {task}")
             for transductive, result in zip(method.modes, results, strict=True):
                 mode = "transductive" if transductive else "one by one"
                 row = Row.of(
-                    mean_interval(result.accuracies),
-                    len(result.accuracies),
+                    *measured(Task.parse(task), result.accuracies, way * indices.query.shape[2]),
                     family="few-shot",
                     method=cell.method,
                     dataset=cell.params.dataset(cell.split),
-                    protocol=f"{cell.split}/{task}",
+                    protocol=few_shot_protocol(cell.split, task),
                     transductive=transductive,
                     seed=cell.seed,
                     budget=cell.params.budget,
@@ -77,7 +80,7 @@ def main() -> None:
                 confusion[named] = result.confusion
                 if way <= EXAMPLE_WAY:
                     examples[f"{named} predicted"] = result.first
-                print(f"{row.protocol}, {mode}: {row} episodes")
+                print(f"{row.protocol}, {mode}: {row}")
         with whole_folder(out_folder) as out:
             Metrics(origin=data.origin, rows=rows, episodes=digests).write(out)
             (out / "episodes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -89,6 +92,19 @@ def main() -> None:
             np.savez_compressed(out / "examples.npz", **pictures)
             write_json(out / "run.json", run_facts(device, time.perf_counter() - start))
         run.tags(origin=data.origin, device=devices.describe(device))
+
+
+def measured(task: Task, accuracies: NDArray[np.float64], queries: int) -> tuple[tuple[float, float, float], int]:
+    """The accuracy with its interval, and what is counted: episodes, whose accuracies spread; or the queries of a test
+    that is the same for everyone.
+
+    Args:
+        queries: of an episode.
+    """
+    if task.kind in ("runs", "tutorial"):
+        trials = len(accuracies) * queries
+        return wilson(round(float(accuracies.mean()) * trials), trials), trials
+    return mean_interval(accuracies), len(accuracies)
 
 
 if __name__ == "__main__":

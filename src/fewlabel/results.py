@@ -26,6 +26,7 @@ import psutil
 from pydantic import BaseModel, Field, ValidationError
 
 from fewlabel.errors import DamagedFile
+from fewlabel.grammar import test_task
 from fewlabel.interrupts import uninterrupted
 from fewlabel.params import FinetuneStart, Params, TransferStart, parse_label_cell
 
@@ -74,7 +75,7 @@ class Metrics(BaseModel):
 
     def by_task(self) -> list[tuple[str, Row]]:
         """Few-shot: each row with the name of its test task."""
-        return [(row.protocol.partition("/")[2], row) for row in self.rows]
+        return [(test_task(row.protocol), row) for row in self.rows]
 
     def write(self, folder: Path) -> None:
         write_json(folder / "metrics.json", self.model_dump(exclude_unset=True))

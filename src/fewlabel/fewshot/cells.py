@@ -69,13 +69,14 @@ class Cell:
         return episodes.fixed(shape, classes, drawings, seed, "validation")
 
     def test_tasks(self) -> list[str]:
-        """What its model is tested on: where it was trained for a task, all with that way and shot. Raises `UserError`
-        when there is none."""
+        """What its model is tested on: where it was trained for a task, all with that way and shot, and without
+        embeddings. Raises `UserError` when there is none."""
         names = self.params.test_tasks(self.split)
         if self.task is None:
             return names
         asked = params.parse_task(self.task)
-        found = [name for name in names if (params.Task.parse(name).way, params.Task.parse(name).shot) == asked]
+        tasks = {name: params.Task.parse(name) for name in names}
+        found = [name for name, task in tasks.items() if (task.way, task.shot) == asked and task.copies == 1]
         if not found:
             raise UserError(f"{self.task}: no test task of {self.split} has that way and shot: {', '.join(names)}")
         return found

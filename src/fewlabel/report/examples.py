@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from fewlabel import results
 from fewlabel.errors import DamagedFile
-from fewlabel.params import OMNIGLOT_SPLITS, Params, Task
+from fewlabel.grammar import Task, few_shot_protocol
+from fewlabel.params import OMNIGLOT_SPLITS, Params
 from fewlabel.report.leaderboard import named
 
 Entry = tuple[str, bool]  # a method, and whether it predicts transductively
@@ -35,7 +36,7 @@ class Episode:
 
     @property
     def protocol(self) -> str:
-        return f"{self.split}/{self.task}"
+        return few_shot_protocol(self.split, self.task)
 
     @property
     def way(self) -> int:
@@ -100,7 +101,7 @@ def plainest(episodes: list[Episode]) -> Episode:
     """The one to explain a task by: of five classes if there is one, of the fewest images."""
 
     def size(episode: Episode) -> tuple[bool, int, int, bool]:
-        return episode.way != 5, episode.way, episode.support.shape[1], _own_queries(episode)
+        return episode.way != 5, episode.way, episode.support.shape[1], _special(episode)
 
     return min(episodes, key=size)
 
@@ -109,11 +110,12 @@ def hardest(episodes: list[Episode]) -> Episode:
     """Of the most classes, and of those the one with the fewest shots."""
 
     def size(episode: Episode) -> tuple[int, int, bool]:
-        return -episode.way, episode.support.shape[1], _own_queries(episode)
+        return -episode.way, episode.support.shape[1], _special(episode)
 
     return min(episodes, key=size)
 
 
-def _own_queries(episode: Episode) -> bool:
+def _special(episode: Episode) -> bool:
+    """Whether the task says more than its way and shot."""
     task = Task.parse(episode.task)
-    return task.queries is not None or task.upright
+    return task != Task(task.way, task.shot)

@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from fewlabel.errors import UserError
-from fewlabel.grammar import Task, labels_per_class
+from fewlabel.grammar import Task, labels_per_class, test_task
 from fewlabel.report.leaderboard import over_seeds
 from fewlabel.report.paired import to_the_best
 
@@ -29,6 +29,12 @@ SOURCES = {
     "mirror": "the official archives, from a mirror folder, their content checked",
     "embedded": "stand-ins drawn by the program",
     "own": "own images",
+}
+
+KINDS = {
+    "within": "all of one alphabet",
+    "runs": "Lake's 20 published runs, 400 trials",
+    "tutorial": "the first classes, the first drawings labelled",
 }
 
 # Of each figure its title, caption and text for those who do not see it; the numbers behind it are in the tables.
@@ -194,7 +200,7 @@ def meaning(protocol: str) -> str:
     if labels := labels_per_class(protocol):
         return f"{labels:,} labels per class"
     try:
-        task = Task.parse(what)
+        task = Task.parse(test_task(protocol))
     except UserError:
         others = {
             "which-rotation": "which of four rotations, no labels",
@@ -203,7 +209,10 @@ def meaning(protocol: str) -> str:
         return others.get(what, "")
     classes = f"{task.way} classes" if task.way else "every test class at once"
     queries = f", {_count(task.queries, 'query', 'queries')} of each" if task.queries else ""
-    return f"{classes}, {_count(task.shot, 'labelled image')} of each{queries}{', upright' if task.upright else ''}"
+    more = [KINDS[task.kind]] if task.kind else []
+    more += ["upright"] if task.upright else []
+    more += [f"each the mean over {task.copies} distorted copies"] if task.copies > 1 else []
+    return ", ".join([f"{classes}, {_count(task.shot, 'labelled image')} of each{queries}", *more])
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

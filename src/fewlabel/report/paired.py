@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewlabel import results
 from fewlabel.errors import DamagedFile, UserError
+from fewlabel.grammar import Task
 from fewlabel.intervals import Z
 from fewlabel.params import Params
 from fewlabel.report.leaderboard import named
@@ -93,6 +94,8 @@ def _accuracies(params: Params) -> dict[str, dict[Entry, dict[int, NDArray[np.fl
             continue
         metrics, episodes = cell.metrics(), cell.episodes()
         for task, row in metrics.by_task():
+            if Task.parse(task).kind in ("runs", "tutorial"):  # one fixed set of trials, no draw of episodes
+                continue
             accuracies = _accuracies_of(episodes, task, row.transductive)
             path = cell.measured / "episodes.csv"
             if len(accuracies) != row.n:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewlabel.fewshot.distort import affine
 from fewlabel.fewshot.episodes import Shape, as_float
 from fewlabel.networks.conv4 import Conv4, Weights, as_many
 from fewlabel.training.device import task_threads
@@ -108,11 +109,23 @@ class Method:
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
 
-    def embed_table(self, table: Tensor) -> Tensor:
-        """`embed` for every drawing of a table uint8 (classes, drawings, channels, size, size)."""
+    def embed_table(self, table: Tensor, copies: int = 1) -> Tensor:
+        """`embed` for every drawing of a table uint8 (classes, drawings, channels, size, size).
+
+        Args:
+            copies: a drawing is the mean of so many copies, distorted as in training; 1: the drawing as it is.
+        """
+        generator = torch.Generator().manual_seed(0)
+
+        def embedded(images: Tensor) -> Tensor:
+            if copies == 1:
+                return self.embed(images)
+            distorted = (affine(images, self.settings.distortion, generator) for _ in range(copies))
+            return torch.stack([self.embed(copy) for copy in distorted]).mean(0)
+
         with torch.no_grad():
             parts = table.flatten(0, 1).split(as_many(EMBEDDED_IMAGES, table[0, 0]))
-            parts = [self.embed(as_float(part)) for part in parts]
+            parts = [embedded(as_float(part)) for part in parts]
         return torch.cat(parts).unflatten(0, table.shape[:2])
 
 
