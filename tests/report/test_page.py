@@ -234,8 +234,8 @@ def test_equal_inputs_give_equal_bytes(table, differences, pictures) -> None:
         ("lake-within/5w1s", "5 classes, 1 labelled image of each, all of one alphabet"),
         (
             "lake-runs/20w1s-mean10",
-            "20 classes, 1 labelled image of each, Lake's 20 published runs, 400 trials, each the mean over 10 distorted"
-            " copies",
+            "20 classes, 1 labelled image of each, Lake's 20 published runs, 400 trials, "
+            "each the mean over 10 distorted copies",
         ),
         ("lake/all-5s", "every test class at once, 5 labelled images of each"),
         ("cifar10/1000-per-class", "1,000 labels per class"),
