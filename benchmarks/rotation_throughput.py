@@ -10,8 +10,8 @@ that the workers have ready when their turn begins are not timed.
 
 Needs an idle machine. On two cores of an AMD EPYC with AVX-512, torch 2.14, it gives 1.56x in float32 (261 against
 407 ms a step, medians of 4 rounds). Of the network's step alone, 324 ms plain and in torch's layout, channels last
-leaves 296 and no products with padding 231 (`networks/resnet.py`; before the ReLU went behind the pool). Tried and left:
-the matrices of small maps by Tensor.unfold (270 instead of 243 ms, as its backward is slow); bfloat16 (167 instead of
+leaves 296 and no products with padding 231 (`networks/resnet.py`, with the ReLU before the pool). Tried and left: the
+matrices of small maps by Tensor.unfold (270 instead of 243 ms, as its backward is slow); bfloat16 (167 instead of
 216 ms when idle, but 0.23x of the reference beside other work).
 """
 

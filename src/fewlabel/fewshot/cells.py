@@ -1,4 +1,4 @@
-"""What meta_train and evaluate share: which cell of the few-shot matrix the command line names, and where it lies."""
+"""What meta_train and evaluate share: the few-shot training that the command line names, and its folders."""
 
 from __future__ import annotations
 

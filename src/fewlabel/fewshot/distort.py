@@ -1,4 +1,4 @@
-"""Affine distortion of drawings: each is turned, stretched, sheared and moved at random, in one resampling."""
+"""Affine distortion: each image is rotated, scaled, sheared and shifted at random, in one resampling."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fewlabel.params import Distortion
 
 
 def affine(images: Tensor, settings: Distortion, generator: torch.Generator) -> Tensor:
-    """Each image by a transformation of its own, uniform within the settings; strength 0 leaves all as they are.
+    """Distort each image by its own random transformation, uniform within the settings. If all are 0, nothing changes.
 
     Args:
         images: (..., channels, size, size) float, 0 where there is no ink.
         generator: on the CPU, so that the draws are the same on every device.
 
     Returns:
-        The same shape; what comes in from beyond the edge is 0.
+        The same shape. Pixels from outside the image are 0.
     """
     if not images.numel() or not any((settings.turn, settings.scale, settings.shear, settings.shift)):
         return images

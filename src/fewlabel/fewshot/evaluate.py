@@ -1,4 +1,4 @@
-"""Evaluation on fixed test episodes, batched: per-episode accuracy, and which class was taken for which."""
+"""Evaluation on fixed test episodes, in batches: the accuracy of each episode, and how often classes are confused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fewlabel.fewshot.methods.base import Method
 from fewlabel.networks.conv4 import as_many
 from fewlabel.progress import Progress
 
-CHUNK_IMAGES = 10_000  # images in flight, or embeddings; bounds the memory
-CHUNK_PAIRS = 20_000_000  # of a query and a support drawing, as many as a Siamese network compares at once
+CHUNK_IMAGES = 10_000  # images or embeddings at a time; bounds the memory
+CHUNK_PAIRS = 20_000_000  # of a query and a support drawing at a time; bounds the memory of Siamese networks
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Result:
     """
     Attributes:
         accuracies: (E,).
-        confusion: (m, 3), true class, predicted class, how often; indices into the test classes.
-        first: (way, queries), what the queries of the first episode were taken for, positions along its way axis.
+        confusion: (m, 3), true class, predicted class, count; classes are indices into the test classes.
+        first: (way, queries), the predictions for the first episode, as positions along its way axis.
     """
 
     accuracies: NDArray[np.float64]
@@ -37,15 +37,16 @@ class Result:
 def evaluate(
     method: Method, embedded: Tensor, indices: Indices, modes: Sequence[bool], name: str = "evaluation"
 ) -> list[Result]:
-    """`method` on fixed episodes: a result for each of these modes of predicting. Leaves the method as it was.
+    """Evaluate `method` on fixed episodes: one result for each of `modes`. It does not change the method.
 
     Args:
-        embedded: what `method.embed_table` makes of the drawings (classes, drawings, ...): once for all tasks.
+        embedded: the drawings (classes, drawings, ...) as `method.embed_table` returns them; they serve all tasks.
+        modes: which to evaluate of `Method.modes`; True is transductive.
     """
     count, way, shot = indices.support.shape
     queries = indices.query.shape[2]
     size = max(1, as_many(CHUNK_IMAGES, embedded[0, 0]) // (way * (shot + queries)))
-    # Without transduction a query knows nothing of the others, so those of a large episode can be taken in parts.
+    # Without transduction the queries are independent, so those of a large episode can be classified in parts.
     part = max(1, min(queries, CHUNK_PAIRS // (way * way * shot)))
     taken: list[list[Tensor]] = [[] for _ in modes]
     with Progress(name, count) as bar, torch.no_grad():
@@ -62,7 +63,7 @@ def evaluate(
 
 
 def _right(position: Tensor) -> Tensor:
-    """Accuracies (E,) of what queries were taken for, (E, way, queries), positions along the way axis."""
+    """Accuracies (E,) of predictions (E, way, queries), which are positions along the way axis."""
     return (position == torch.arange(position.shape[1])[:, None]).double().mean((1, 2))
 
 

@@ -1,4 +1,4 @@
-"""Test episodes that others have published or taught with, beside those of random classes.
+"""Test episodes of papers and tutorials, beside those of random classes.
 
 - within: all classes of an episode come from one alphabet, as in Lake et al., "Human-level concept learning through
   probabilistic program induction", Science 2015;
@@ -44,13 +44,13 @@ def tutorial(way: int, shot: int, drawings: int) -> Indices:
 
 
 def lake_runs(runs: Runs, images: NDArray[np.uint8]) -> Indices:
-    """The published runs as indices of the evaluation drawings, of which theirs are copies.
+    """The published runs, as indices of the evaluation drawings that they show.
 
     Args:
         images: uint8 (classes, drawings, size, size), the evaluation characters, upright.
 
     Raises:
-        DamagedFile: a drawing of the runs is none of the evaluation characters'.
+        DamagedFile: a drawing of the runs is not among `images`.
     """
     drawings = images.shape[1]
     place = {image.tobytes(): number for number, image in enumerate(images.reshape(-1, *images.shape[2:]))}

@@ -1,4 +1,4 @@
-"""Whether a user's own images are enough for all tests and trainings that params.yaml asks for, before any of them."""
+"""A check, before any work, that a user's own images are enough for all tests and trainings in params.yaml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fewlabel.params import Params, Task, Training, parse_task
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a test task or a training takes.
+    """What a test task or a training needs.
 
     Attributes:
         name: of the task or the training, for the message.
@@ -53,7 +53,7 @@ def check(params: Params, listing: Listing) -> None:
 
 
 def requirements(params: Params, split: str) -> list[Requirement]:
-    """Of the split's test tasks, and of the trainings that ``cells`` asks for if it names the split."""
+    """What the split's test tasks need and, if ``cells`` names the split, its trainings."""
     found = []
     for name in params.test_tasks(split):
         task = Task.parse(name)
@@ -74,7 +74,7 @@ def requirements(params: Params, split: str) -> list[Requirement]:
 
 
 def _training_images(settings: Training, shot: int) -> int:
-    """Images of a class in a training episode, by the fields that the method's section has."""
+    """Images of a class in a training episode, from the fields in the method's section."""
     sizes = settings.model_dump()
     for field in ("drawings", "train_shots"):
         if field in sizes:

@@ -1,4 +1,4 @@
-"""Omniglot's two ways of dividing its characters into training, validation and test."""
+"""The two splits of Omniglot: its characters divided into training, validation and test."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from fewlabel.errors import UserError
 def divide(data: Omniglot, split: str, validation_alphabets: int, seed: int) -> FewShotData:
     """The `lake` or `vinyals` split.
 
-    lake: background alphabets for training, every rotation a class, except `validation_alphabets` of them held out
-    whole; the evaluation alphabets are the test. Validation and test are not rotated. vinyals: the published lists.
+    lake: of the background alphabets, `validation_alphabets` are for validation and the others for training; the
+    evaluation alphabets are for test. Each quarter turn of a training character is a class of its own; validation
+    and test characters are upright. vinyals: the published class lists.
     """
     if split == "vinyals":
         train, validation, test = (data.vinyals[name] for name in LISTS)
