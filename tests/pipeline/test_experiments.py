@@ -118,7 +118,7 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
             "# changed\n",
             FINETUNE | TRANSFER | {"pretrain_rotation", "transfer_features"},
         ),
-        ("src/fewlabel/report/figures.py", "", "# changed\n", {"compare"}),
+        ("src/fewlabel/report/figures/style.py", "", "# changed\n", {"compare"}),
         ("src/fewlabel/tracking/__init__.py", "", "# changed\n", set()),
         ("params.yaml", "few_shot_seeds: [0]", "few_shot_seeds: [0, 1]", SECOND_SEED | {"compare"}),
         (
@@ -148,7 +148,7 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
     ],
     ids=(
         "inner_lr lr pretrain_rotation finetune finetune_all finetune_early transfer_finetune transfer_frozen "
-        "maml.py conv4.py augment.py figures.py tracking.py seed split labels transfer_seed method"
+        "maml.py conv4.py augment.py style.py tracking.py seed split labels transfer_seed method"
     ).split(),
 )
 def test_a_change_re_runs_what_depends_on_it(repo, file, old, new, stages) -> None:
