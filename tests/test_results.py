@@ -1,13 +1,19 @@
-"""Results are written whole or not at all."""
+"""Results are typed, lie where dvc.yaml says, and are written whole or not at all."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from fewlabel import results
-from fewlabel.results import whole_folder, write_json
+from fewlabel import params, results
+from fewlabel.results import Metrics, Row, read_json, whole_folder, write_json
+from tests.conftest import ROOT, result_row
+from tests.test_dag import EXPANDED, interpolate
 
 
 def names(folder: Path) -> list[str]:
@@ -76,3 +82,31 @@ def test_drafts_of_killed_processes_are_removed_and_those_of_others_stay(tmp_pat
 def test_json_refuses_what_is_no_number(tmp_path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"accuracy": float("nan")})
+
+
+def test_the_folders_are_those_of_dvc_yaml() -> None:
+    """A name that is built differently here and there would be a result that is never read."""
+    cells = list(results.cells(params.load(ROOT / "params.yaml")))
+    read = {folder.as_posix() for cell in cells for folder in (cell.measured, *cell.trained)}
+    outs = {interpolate(out, item) for _, stage, item in EXPANDED for out in stage["outs"] if isinstance(out, str)}
+    assert read == {out for out in outs if out.startswith("results/")}
+
+
+def test_metrics_are_read_as_they_were_written_and_name_no_more_than_was_said(tmp_path) -> None:
+    row = Row(**result_row("few-shot", "siamese", "omniglot", "lake-within/5w1s"))
+    metrics = Metrics(origin="archive", rows=[row], episodes={"within-5w1s": "digest"})
+    metrics.write(tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text()).keys() == {"origin", "rows", "episodes"}
+    assert read_json(tmp_path / "metrics.json", Metrics) == metrics
+    assert metrics.by_task() == [("within-5w1s", row)]
+
+
+@pytest.mark.parametrize("wrong", [{"value": 60.0}, {"n": 0}, {"protocol": "5w1s"}, {"family": "other"}])
+def test_a_row_that_is_no_result_is_refused(wrong: dict) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        Row(**result_row("few-shot", "siamese", "omniglot", "lake/5w1s") | wrong)
+
+
+def test_a_stage_that_writes_results_does_not_wait_for_pandas() -> None:
+    code = "import sys, fewlabel.results; sys.exit('pandas' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})

@@ -19,9 +19,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-import pandas as pd
 import psutil
 from pydantic import BaseModel, Field, ValidationError
 
@@ -29,6 +28,9 @@ from fewlabel.errors import DamagedFile
 from fewlabel.grammar import test_task
 from fewlabel.interrupts import uninterrupted
 from fewlabel.params import FinetuneStart, Params, TransferStart, parse_label_cell
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
 SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
@@ -201,6 +203,8 @@ def read_json(path: Path, kind: type[File]) -> File:
 
 def read_csv(path: Path, columns: list[str], **types: type) -> pd.DataFrame:
     """These columns of a table, of numbers where no other type is said. Raises `DamagedFile`."""
+    import pandas as pd  # takes half a second, and only compare reads tables
+
     try:
         return pd.read_csv(path, dtype=defaultdict(lambda: float, types))[columns]
     except (OSError, ValueError, KeyError) as error:
