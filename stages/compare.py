@@ -6,6 +6,7 @@ uncached output would lose DVC's run-cache, and with it the instant restore of a
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from fewlabel.results import Cell, write_json
 from fewlabel.stage import launch
 
 METRICS, REPORT = Path("metrics"), Path("reports")
+PUBLISHED = METRICS / "published.csv"  # of longer trainings, which are none of this pipeline execution's
 PHOTOGRAPHS = Path("data/prepared/hymenoptera.npz")
 
 
@@ -50,6 +52,8 @@ def main() -> None:
             pictures = draw(out / "figures", settings, table, differences, curves)
             pictures += draw_episodes(out / "figures", Path(private), settings, table)
             pictures += draw_photographs(Path(private), settings)
+            if PUBLISHED.exists():
+                shutil.copyfile(PUBLISHED, out / PUBLISHED.name)
             html = page.html(as_written, differences, runs, pictures, style.DPI)
             (report / "index.html").write_text(html, encoding="utf-8")
     print(table.drop(columns=["reference_source", "device"]).to_string(index=False, float_format="%.4g"))

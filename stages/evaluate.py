@@ -7,7 +7,6 @@ query classified without seeing the others, or transductively, all at once.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,10 +32,9 @@ EXAMPLE_WAY, EXAMPLE_QUERIES = 20, 5  # the largest way whose first episode is k
 
 def main() -> None:
     cell = parse(__doc__)
-    out_folder = Path("results/evaluate") / cell.name
     device = devices.pick(cell.params.device, cell.params.deterministic)
 
-    with tracking.start(f"evaluate@{cell.name}", cell.settings.model_dump(), out_folder) as run:
+    with tracking.start(f"evaluate@{cell.name}", cell.settings.model_dump(), cell.tested) as run:
         print(f"{cell.name} on {devices.describe(device)}")
         start = time.perf_counter()
         data = few_shot.load(cell.episodes / "data.npz")
@@ -81,7 +79,7 @@ def main() -> None:
                 if way <= EXAMPLE_WAY:
                     examples[f"{named} predicted"] = result.first
                 print(f"{row.protocol}, {mode}: {row}")
-        with whole_folder(out_folder) as out:
+        with whole_folder(cell.tested) as out:
             Metrics(origin=data.origin, rows=rows, episodes=digests).write(out)
             (out / "episodes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
             # per task: true class, predicted class, count; the classes are rows of `classes`: name, turns

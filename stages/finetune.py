@@ -18,12 +18,12 @@ from fewlabel.intervals import wilson
 from fewlabel.labels import starts, subsets
 from fewlabel.labels.train import predict, train, validated
 from fewlabel.networks import weights
-from fewlabel.results import Metrics, Row, whole_folder, write_json
+from fewlabel.results import PRETRAINED, Metrics, Row, finetuning, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import dependencies, device, loop
 from fewlabel.training.checkpoint import Checkpoint
 
-DATA, BACKBONE = Path("data/prepared/cifar10.npz"), Path("results/pretrain_rotation/backbone.safetensors")
+DATA, BACKBONE = Path("data/prepared/cifar10.npz"), PRETRAINED / "backbone.safetensors"
 HELD_OUT = 5000  # training images, with --validate
 
 
@@ -37,8 +37,8 @@ def main() -> None:
     settings, own = everything.finetune, everything.finetune_from[arguments.start]
     start, (per_class, seed) = arguments.start, params.parse_label_cell(arguments.cell)
     on = device.pick(everything.device, everything.deterministic)
-    name = f"{start}-{per_class}-{seed}{'-validate' if arguments.validate else ''}"
-    folder = None if arguments.validate else Path("results/finetune") / name
+    cell = finetuning(start, per_class, seed)
+    name, folder = (f"{cell.name}-validate", None) if arguments.validate else (cell.name, cell.measured)
     print(f"finetune {name} on {device.describe(on)}")
     logged = settings.model_dump() | own.model_dump() | {"start": start, "labels": per_class, "seed": seed}
     with tracking.start("finetune", logged, folder) as run:

@@ -15,13 +15,13 @@ from fewlabel.intervals import mean_interval
 from fewlabel.labels.rotation import ROTATIONS, four_copies
 from fewlabel.networks import resnet
 from fewlabel.networks.classifier import Classifier, linear_head
-from fewlabel.results import Metrics, Row, whole_folder, write_json
+from fewlabel.results import PRETRAINED, Metrics, Row, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import augment, dependencies, device, loop, supervised
 from fewlabel.training.checkpoint import Checkpoint
 from fewlabel.training.device import run_facts
 
-DATA, OUT = Path("data/prepared/cifar10.npz"), Path("results/pretrain_rotation")
+DATA = Path("data/prepared/cifar10.npz")
 CHUNK = 256  # images per forward pass when measuring
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     settings = everything.pretrain_rotation
     on = device.pick(everything.device, everything.deterministic)
     print(f"rotation pretraining on {device.describe(on)}")
-    with tracking.start("pretrain_rotation", settings.model_dump(), OUT) as run:
+    with tracking.start("pretrain_rotation", settings.model_dump(), PRETRAINED) as run:
         data = cifar10.load(DATA)
         images = torch.from_numpy(data.train_images[: settings.images]).to(on)
         test = torch.from_numpy(data.test_images).to(on)
@@ -55,7 +55,7 @@ def main() -> None:
             metric="rotation_accuracy",
             budget=everything.budget,
         )
-        with whole_folder(OUT) as out:
+        with whole_folder(PRETRAINED) as out:
             resnet.save(backbone, settings.stem, out / "backbone.safetensors")
             loop.write_curve(out / "curve.csv", training.curve)
             Metrics(origin=data.origin, rows=[row]).write(out)

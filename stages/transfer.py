@@ -19,11 +19,11 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from fewlabel import params, tracking
+from fewlabel import params, results, tracking
 from fewlabel.data import hymenoptera
 from fewlabel.intervals import wilson
 from fewlabel.networks import backbones, resnet, weights
-from fewlabel.results import Metrics, Row, whole_folder, write_json
+from fewlabel.results import FEATURES, PRETRAINED, Metrics, Row, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import augment, dependencies, device, loop, supervised
 from fewlabel.training.checkpoint import Checkpoint
@@ -32,9 +32,9 @@ from fewlabel.transfer.photographs import FOLDS, split, write_predictions
 from fewlabel.transfer.starts import Start
 
 DATA = Path("data/prepared/hymenoptera.npz")
-FEATURES = Path("results/transfer_features/features.safetensors")
-ROTATION = Path("results/pretrain_rotation/backbone.safetensors")
+IMAGENET_FEATURES, ROTATION = FEATURES / "features.safetensors", PRETRAINED / "backbone.safetensors"
 WEIGHTS = Path("data/raw/backbone/weights.pth")
+SMALL = ("small-scratch", "small-rotation")  # the network that learnt rotations
 CLASSES = len(hymenoptera.CLASSES)
 CHUNK = 32  # photographs per forward pass when measuring
 
@@ -48,17 +48,17 @@ def main() -> None:
     everything = params.load()
     settings, own = everything.transfer, everything.transfer_from[arguments.start]
     seed, on = arguments.seed, device.pick(everything.device, everything.deterministic)
-    name = f"{arguments.start}-{seed}" + ("" if arguments.fold is None else f"-fold{arguments.fold}")
-    folder = Path("results/transfer") / name if arguments.fold is None else None
+    cell, fold = results.transfer(arguments.start, seed), arguments.fold
+    name, folder = (cell.name, cell.measured) if fold is None else (f"{cell.name}-fold{fold}", None)
     print(f"transfer {name} on {device.describe(on)}")
     with tracking.start("transfer", settings.model_dump() | own.model_dump() | vars(arguments), folder) as run:
         data = hymenoptera.load(DATA)
-        train_rows, test_rows = split(data.is_train, arguments.fold)
+        train_rows, test_rows = split(data.is_train, fold)
         labels = torch.from_numpy(data.labels).long()
         start, backbone = build(arguments.start, everything, seed, torch.from_numpy(data.images), on)
         recipe = supervised.in_epochs(settings, own.epochs, own.lr, len(train_rows))
         stage = dependencies.digest(f"stages.transfer {arguments.start} --seed {seed}", everything.model_dump())
-        checkpoint = Checkpoint(f"transfer/{name}", [stage, arguments.fold, device.mode(on)])
+        checkpoint = Checkpoint(f"transfer/{name}", [stage, fold, device.mode(on)])
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             which = train_rows[augment.batch_indices(len(train_rows), settings.batch_size, step, seed)]
@@ -106,8 +106,8 @@ def build(
     """The start of this name, and what its backbone is called."""
     settings, small = everything.transfer, everything.transfer_from[name].size
     if name == "frozen":
-        return starts.frozen(FEATURES, on, len(images), CLASSES, seed), settings.backbone
-    if name.startswith("small"):
+        return starts.frozen(IMAGENET_FEATURES, on, len(images), CLASSES, seed), settings.backbone
+    if name in SMALL:
         scratch = name == "small-scratch"
         module = resnet.resnet18(everything.pretrain_rotation.stem, seed) if scratch else resnet.load(ROTATION)
         called, backbone = "resnet18", backbones.Backbone(module, resnet.WIDTHS[-1])

@@ -16,12 +16,12 @@ from fewlabel import params, tracking
 from fewlabel.data import hymenoptera
 from fewlabel.networks import backbones as pretrained
 from fewlabel.networks import weights
-from fewlabel.results import whole_folder, write_json
+from fewlabel.results import FEATURES, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import augment, device, supervised
 from fewlabel.training.device import run_facts
 
-DATA, OUT = Path("data/prepared/hymenoptera.npz"), Path("results/transfer_features")
+DATA = Path("data/prepared/hymenoptera.npz")
 WEIGHTS = Path("data/raw/backbone/weights.pth")
 CHUNK = 32  # photographs per forward pass
 
@@ -31,7 +31,8 @@ def main() -> None:
     everything = params.load()
     settings, on = everything.transfer, device.pick(everything.device, everything.deterministic)
     print(f"features of {settings.backbone} on {device.describe(on)}")
-    with tracking.start("transfer_features", {"backbone": settings.backbone, "image_size": settings.image_size}, OUT):
+    logged = settings.model_dump(include={"backbone", "image_size"})
+    with tracking.start("transfer_features", logged, FEATURES):
         images = torch.from_numpy(hymenoptera.load(DATA).images).to(on)
         backbone = pretrained.create(settings.backbone, 0, WEIGHTS, sizes=[settings.image_size])
         network = backbone.module.to(on).to(memory_format=torch.channels_last)
@@ -43,7 +44,7 @@ def main() -> None:
         began = time.monotonic()
         tensors = {"upright": features(images), "mirrored": features(images.flip(-1))}
         seconds = time.monotonic() - began
-        with whole_folder(OUT) as out:
+        with whole_folder(FEATURES) as out:
             weights.write(out / "features.safetensors", tensors)
             write_json(out / "run.json", run_facts(on, seconds))
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
 SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
 RESULTS, RAW = Path("results"), Path("data/raw")
+PRETRAINED, FEATURES = RESULTS / "pretrain_rotation", RESULTS / "transfer_features"
 Family = Literal["few-shot", "label-efficiency", "transfer"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -147,30 +148,29 @@ class Cell:
         return read_csv(self.measured / "predictions.csv", columns, name=str, true=str, predicted=str)
 
 
-def few_shot(method: str, split: str, task: str | None, seed: int, dataset: str) -> Cell:
+def few_shot(method: str, split: str, task: str | None, seed: int) -> Cell:
     """A few-shot method on a split, trained for a task where it needs a fixed way."""
     name = "-".join(filter(None, [method, split, task, str(seed)]))
     trained = RESULTS / ("meta_train" if task else "metric_train") / name
-    return Cell("few-shot", method, dataset, seed, RESULTS / "evaluate" / name, (trained,), split, task)
+    return Cell("few-shot", method, Params.dataset(split), seed, RESULTS / "evaluate" / name, (trained,), split, task)
 
 
 def pretraining(seed: int) -> Cell:
     """Rotation pretraining on CIFAR-10."""
-    folder = RESULTS / "pretrain_rotation"
-    return Cell("label-efficiency", "rotation", "cifar10", seed, folder, (folder,))
+    return Cell("label-efficiency", "rotation", "cifar10", seed, PRETRAINED, (PRETRAINED,))
 
 
 def finetuning(start: str, labels: int, seed: int) -> Cell:
     """Training on so many labels of CIFAR-10 a class."""
     folder = RESULTS / "finetune" / f"{start}-{labels}-{seed}"
-    before = () if start == "scratch" else pretraining(seed).trained
+    before = () if start == "scratch" else (PRETRAINED,)
     return Cell("label-efficiency", start, "cifar10", seed, folder, (*before, folder), labels=labels)
 
 
 def transfer(start: str, seed: int) -> Cell:
     """Training on the photographs."""
     folder = RESULTS / "transfer" / f"{start}-{seed}"
-    before = {"frozen": (RESULTS / "transfer_features",), "small-rotation": pretraining(seed).trained}
+    before = {"frozen": (FEATURES,), "small-rotation": (PRETRAINED,)}
     return Cell("transfer", start, "hymenoptera", seed, folder, (*before.get(start, ()), folder))
 
 
@@ -179,7 +179,7 @@ def cells(params: Params) -> Iterator[Cell]:
     chosen = params.cells
     for methods, tasks in ((chosen.metric_methods, [None]), (chosen.gradient_methods, chosen.tasks)):
         for method, split, task, seed in itertools.product(methods, chosen.splits, tasks, chosen.few_shot_seeds):
-            yield few_shot(method, split, task, seed, params.dataset(split))
+            yield few_shot(method, split, task, seed)
     yield pretraining(params.pretrain_rotation.seed)
     for start, label_cell in itertools.product(get_args(FinetuneStart), chosen.label_cells):
         yield finetuning(start, *parse_label_cell(label_cell))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewlabel import params
+from fewlabel import params, results
 from fewlabel.errors import UserError
 from fewlabel.fewshot import episodes
 from fewlabel.fewshot.episodes import Indices
@@ -28,7 +28,11 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return "-".join(filter(None, [self.method, self.split, self.task, str(self.seed)]))
+        return self._results.name
+
+    @property
+    def _results(self) -> results.Cell:
+        return results.few_shot(self.method, self.split, self.task, self.seed)
 
     @property
     def arguments(self) -> str:
@@ -44,7 +48,12 @@ class Cell:
     @property
     def trained(self) -> Path:
         """The folder of the training's results."""
-        return Path(f"results/{'meta_train' if self.task else 'metric_train'}") / self.name
+        return self._results.trained[-1]
+
+    @property
+    def tested(self) -> Path:
+        """The folder of the test's results."""
+        return self._results.measured
 
     @property
     def episodes(self) -> Path:

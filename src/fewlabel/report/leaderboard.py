@@ -72,7 +72,9 @@ def runs(params: Params) -> dict[str, Any]:
     """How each training went on its machine: device, seconds, versions, by the folder's name."""
     folders = {folder for cell in results.cells(params) for folder in (*cell.trained, cell.measured)}
     return {
-        folder.relative_to(results.RESULTS).as_posix(): results.read_json(folder / "run.json", Run).model_dump()
+        folder.relative_to(results.RESULTS).as_posix(): results.read_json(folder / "run.json", Run).model_dump(
+            exclude_unset=True, exclude={"about"}
+        )
         for folder in sorted(folders)
     }
 
