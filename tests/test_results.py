@@ -92,11 +92,14 @@ def test_the_folders_are_those_of_dvc_yaml() -> None:
     assert read == {out for out in outs if out.startswith("results/")}
 
 
-def test_metrics_are_read_as_they_were_written_and_name_no_more_than_was_said(tmp_path) -> None:
-    row = Row(**result_row("few-shot", "siamese", "omniglot", "lake-within/5w1s"))
+def test_metrics_are_read_as_they_were_written_with_whole_rows_and_no_more_than_was_said(tmp_path) -> None:
+    about = {"family": "few-shot", "method": "siamese", "dataset": "omniglot", "protocol": "lake-within/5w1s"}
+    row = Row.of((0.5, 0.25, 0.75), 8, **about, seed=1, budget="smoke")
     metrics = Metrics(origin="archive", rows=[row], episodes={"within-5w1s": "digest"})
     metrics.write(tmp_path)
-    assert json.loads((tmp_path / "metrics.json").read_text()).keys() == {"origin", "rows", "episodes"}
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written == {"origin": "archive", "rows": [row.model_dump()], "episodes": {"within-5w1s": "digest"}}
+    assert {"transductive", "metric"} < written["rows"][0].keys()  # which `Row.of` was not told
     assert read_json(tmp_path / "metrics.json", Metrics) == metrics
     assert metrics.by_task() == [("within-5w1s", row)]
 

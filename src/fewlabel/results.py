@@ -81,7 +81,8 @@ class Metrics(BaseModel):
         return [(test_task(row.protocol), row) for row in self.rows]
 
     def write(self, folder: Path) -> None:
-        write_json(folder / "metrics.json", self.model_dump(exclude_unset=True))
+        rows = [row.model_dump() for row in self.rows]
+        write_json(folder / "metrics.json", self.model_dump(exclude_unset=True) | {"rows": rows})
 
 
 class Run(BaseModel, extra="allow"):
