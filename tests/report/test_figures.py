@@ -92,8 +92,8 @@ def drawn(figure: Figure, folder: Path) -> Image.Image:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_methods_of_a_family_differ_in_colour_and_in_marker(family: tuple[str, ...]) -> None:
-    for known in (style.colour, style.marker):
-        assert len({known(method) for method in family}) == len(family)
+    for each in zip(*map(style.style, family), strict=True):
+        assert len(set(each)) == len(family)
 
 
 def test_a_variant_looks_like_its_method_and_a_stranger_like_no_other() -> None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fewlabel.report.examples import Entry, Episode
+from fewlabel.report.figures import style
 from fewlabel.report.figures.style import RIGHT, WRONG
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -50,7 +51,7 @@ def confusion(episode: Episode, entry: Entry) -> Figure:
     axis.xaxis.set_label_position("top")
     right, of = episode.right(entry)
     axis.set_title(
-        f"{_entry(entry)}: {right} of {of} queries right, {queries} of each class\n"
+        f"{style.entry(*entry)}: {right} of {of} queries right, {queries} of each class\n"
         "blue diagonal: right; orange elsewhere, bold: taken for another class",
         fontsize=9.5,
     )
@@ -99,7 +100,7 @@ def episode_picture(episode: Episode, entries: list[Entry]) -> Figure:
         for what, y in (("support", shot * 1.12 / 2), ("queries", below + queries * step_y / 2)):
             axis.text(-0.25, y, what, ha="right", va="center", rotation=90, fontsize=9)
         right, of = episode.right(entry)
-        axis.set_title(f"{_entry(entry)}: {right} of {of} queries right", fontsize=10)
+        axis.set_title(f"{style.entry(*entry)}: {right} of {of} queries right", fontsize=10)
     figure.suptitle(_about("One test episode", episode), fontweight="bold", fontsize=11)
     shown = f"the first {queries} queries of each class" if queries < episode.predicted[entries[0]].shape[1] else ""
     note = "above: the labelled images of each class; below: " + (shown or "the queries of each class")
@@ -133,7 +134,3 @@ def _bare(axis: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
 def _about(what: str, episode: Episode) -> str:
     stand_in = " (embedded stand-in data)" if episode.stand_in else ""
     return f"{what}: {episode.protocol}{stand_in}"
-
-
-def _entry(entry: Entry) -> str:
-    return f"{entry[0]}, transductive" if entry[1] else entry[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewlabel.report.figures import style
@@ -23,37 +24,30 @@ def few_shot_curves(curves: dict[str, pd.DataFrame], table: pd.DataFrame) -> Fig
         axis.set_visible(False)
     for place, (name, curve) in enumerate(curves.items()):
         line, column = divmod(place, columns)
-        colour = style.colour(name)
-        for axis, what in zip(axes[2 * line : 2 * line + 2, column], ("loss", "accuracy"), strict=True):
+        loss, accuracy = axes[2 * line : 2 * line + 2, column]
+        for axis, what in ((loss, "loss"), (accuracy, "accuracy")):
             axis.set_visible(True)
-            training = curve[["step", what]].dropna()
-            axis.plot(
-                training["step"],
-                style.smooth(training[what]),
-                color=colour,
-                lw=1.5,
-                label="training on its own task, smoothed",
-            )
-            axis.plot(training["step"], training[what], ".", ms=2, color=colour, alpha=0.15, label="each step")
-            held_out = curve[["step", f"val_{what}"]].dropna()
-            axis.plot(
-                held_out["step"],
-                held_out[f"val_{what}"],
-                "k.-",
-                ms=4,
-                lw=0.7,
-                label="validation: 20w1s, or the task a panel names",
-            )
+            _curve(axis, curve, what, style.style(name)[0])
             if column == 0:
                 axis.set_ylabel(what)
-        axes[2 * line, column].set_title(name, fontsize=10)
-        axes[2 * line, column].set_ylim(bottom=0, top=style.top(curve["loss"], curve["val_loss"]))
-        axes[2 * line + 1, column].yaxis.set_major_formatter(style.percent())
-        axes[2 * line + 1, column].set_xlabel("meta-training step")
+        loss.set_title(name, fontsize=10)
+        loss.set_ylim(bottom=0, top=style.top(curve["loss"], curve["val_loss"]))
+        accuracy.yaxis.set_major_formatter(style.percent())
+        accuracy.set_xlabel("meta-training step")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=9)
     note = style.data_note(table[table["family"] == "few-shot"])
     figure.suptitle(f"Few-shot learning curves\n{note}", fontweight="bold")
     return figure
+
+
+def _curve(axis: Axes, curve: pd.DataFrame, what: str, colour: str) -> None:
+    """Loss or accuracy of one training."""
+    training, held_out = (curve[["step", name]].dropna() for name in (what, f"val_{what}"))
+    smooth = style.smooth(training[what])
+    axis.plot(training["step"], smooth, color=colour, lw=1.5, label="training on its own task, smoothed")
+    axis.plot(training["step"], training[what], ".", ms=2, color=colour, alpha=0.15, label="each step")
+    label = "validation: 20w1s, or the task a panel names"
+    axis.plot(held_out["step"], held_out[f"val_{what}"], "k.-", ms=4, lw=0.7, label=label)
 
 
 def paired_differences(differences: pd.DataFrame, table: pd.DataFrame) -> Figure:
@@ -67,40 +61,14 @@ def paired_differences(differences: pd.DataFrame, table: pd.DataFrame) -> Figure
     columns = min(2, max(1, len(parts)))
     lines = -(-len(parts) // columns)
     heights = [max(len(part) for part in parts[line * columns :][:columns]) + 1.2 for line in range(lines)]
+    size = (4.8 * columns, 1.2 + 0.27 * sum(heights) + 0.45 * lines)
     figure, axes = plt.subplots(
-        max(1, lines),
-        columns,
-        figsize=(4.8 * columns, 1.2 + 0.27 * sum(heights) + 0.45 * lines),
-        gridspec_kw={"height_ratios": heights or [1]},
-        squeeze=False,
-        layout="constrained",
+        max(1, lines), columns, figsize=size, height_ratios=heights or [1], squeeze=False, layout="constrained"
     )
     for axis in axes.flat[len(parts) :]:
         axis.set_visible(False)
     for axis, part in zip(axes.flat, parts, strict=False):
-        axis.axvline(0, color="#444444", lw=1)
-        for y, row in enumerate(part.to_dict("records")):
-            below, above = row["difference"] - row["ci95_low"], row["ci95_high"] - row["difference"]
-            colour = style.colour(row["other"])
-            axis.errorbar(
-                -100 * row["difference"],
-                y,
-                xerr=[[100 * above], [100 * below]],
-                fmt=style.marker(row["other"]),
-                ms=6,
-                color=colour,
-                mfc="white" if row["other_transductive"] else colour,
-                capsize=3,
-                lw=1.5,
-            )
-        axis.set_yticks(range(len(part)), part["other"])
-        axis.set_ylim(len(part) - 0.5, -0.5)
-        axis.set_xlim(right=max(0.0, axis.get_xlim()[1]))
-        first = part.iloc[0]
-        mode = ", transductive" if first["transductive"] else ""
-        axis.set_title(
-            f"{first['protocol']}: best is {first['method']}{mode}, {first['accuracy']:.1%}", loc="left", fontsize=9.5
-        )
+        _differences_of(axis, part)
     for axis in axes.flat[max(0, len(parts) - columns) : len(parts)]:  # the lowest of each column
         axis.set_xlabel("difference to the best, percentage points")
     if differences["other_transductive"].any() or differences["transductive"].any():
@@ -110,3 +78,19 @@ def paired_differences(differences: pd.DataFrame, table: pd.DataFrame) -> Figure
     note = style.data_note(table[table["family"] == "few-shot"])
     figure.suptitle(f"Paired differences on the same test episodes, with 95 % interval\n{note}", fontweight="bold")
     return figure
+
+
+def _differences_of(axis: Axes, part: pd.DataFrame) -> None:
+    """One protocol, a line for each method but its best."""
+    axis.axvline(0, color="#444444", lw=1)
+    for y, row in enumerate(part.to_dict("records")):
+        centre, low, high = (-100 * row[name] for name in ("difference", "ci95_high", "ci95_low"))
+        bars = [[centre - low], [high - centre]]
+        style.point(axis, centre, y, row["other"], row["other_transductive"], xerr=bars)
+    entries = zip(part["other"], part["other_transductive"], strict=True)
+    axis.set_yticks(range(len(part)), [style.entry(*each) for each in entries])
+    axis.set_ylim(len(part) - 0.5, -0.5)
+    axis.set_xlim(right=max(0.0, axis.get_xlim()[1]))
+    first = part.iloc[0]
+    best = style.entry(first["method"], first["transductive"])
+    axis.set_title(f"{first['protocol']}: best is {best}, {first['accuracy']:.1%}", loc="left", fontsize=9.5)

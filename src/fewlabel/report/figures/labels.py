@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -20,29 +22,18 @@ def rotation_against_supervised(curves: dict[str, pd.DataFrame], labels: int, se
         table: the leaderboard.
     """
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
-    for column, part in enumerate(("train", "test")):
-        for row, what in enumerate(("loss", "accuracy")):
-            axis = axes[row, column]
-            for start, curve in curves.items():
-                line = curve[["step", f"{part}_{what}"]].dropna()
-                axis.plot(
-                    line["step"],
-                    line[f"{part}_{what}"],
-                    color=style.colour(start),
-                    marker=style.marker(start),
-                    ms=4,
-                    label=start,
-                )
-            axis.set_title(f"{part} {what}", fontsize=10)
-            axis.set_ylabel(what)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            if what == "accuracy":
-                axis.yaxis.set_major_formatter(style.percent())
-                axis.set_xlabel("training step")
-            elif part == "test":
-                axis.set_ylim(bottom=0, top=style.top(*(curve["test_loss"] for curve in curves.values()), share=0.85))
-            else:
-                axis.set_ylim(bottom=0)
+    for axis, (what, part) in zip(axes.flat, itertools.product(("loss", "accuracy"), ("train", "test")), strict=True):
+        for start, curve in curves.items():
+            line, (colour, marker) = curve[["step", f"{part}_{what}"]].dropna(), style.style(start)
+            axis.plot(line["step"], line[f"{part}_{what}"], color=colour, marker=marker, ms=4, label=start)
+        axis.set_title(f"{part} {what}", fontsize=10)
+        axis.set_ylabel(what)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 1].set_ylim(bottom=0, top=style.top(*(curve["test_loss"] for curve in curves.values()), share=0.85))
+    for axis in axes[1]:
+        axis.yaxis.set_major_formatter(style.percent())
+        axis.set_xlabel("training step")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     title = f"Rotation pretraining against supervised from scratch: {labels} labels per class, seed {seed}"
     figure.suptitle(f"{title}\n{style.data_note(table[table['family'] == 'label-efficiency'])}", weight="bold")
@@ -58,7 +49,7 @@ def label_efficiency(table: pd.DataFrame) -> Figure:
     table = table.assign(labels=table["protocol"].map(labels_per_class)).dropna(subset="labels")
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for start, rows in table.groupby("method", sort=False):
-        colour, marker = style.colour(str(start)), style.marker(str(start))
+        colour, marker = style.style(str(start))
         means = rows.groupby("labels")["value"].mean()
         axis.plot(means.index, means, color=colour, marker=marker, label=str(start))
         seeds = rows.groupby("labels")["seed"].transform("nunique")

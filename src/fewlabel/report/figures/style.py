@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import matplotlib
 
@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
@@ -20,14 +21,16 @@ from PIL import Image
 from fewlabel.params import METHODS, FinetuneStart, TransferStart
 from fewlabel.report.leaderboard import MAML_VARIANTS
 
-PALETTE = ("#0072B2", "#D55E00", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#000000", "#999999")
-SHAPES = "osPX^vdD"
+PALETTE = ("#0072B2", "#D55E00", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#999999", "#5E3C99")
+SHAPES = "osPX^vd<"
+SCRATCH = ("#000000", ">")  # without pretraining: what the others of its family are compared with
 # A method's colour and marker follow from its place in its family.
 STYLES = {
     name: (PALETTE[place % len(PALETTE)], SHAPES[place % len(SHAPES)])
-    for family in (METHODS, get_args(FinetuneStart), get_args(TransferStart))
+    for family in (METHODS, get_args(FinetuneStart)[1:], get_args(TransferStart)[1:])
     for place, name in enumerate(family)
 }
+STYLES["scratch"] = SCRATCH
 STYLES |= dict.fromkeys(MAML_VARIANTS.values(), STYLES["maml"])
 UNKNOWN = ("#999999", "*")
 RIGHT, WRONG = "#0072B2", "#D55E00"
@@ -65,12 +68,21 @@ def style(method: str) -> tuple[str, str]:
     return STYLES[max(known, key=len)] if known else UNKNOWN
 
 
-def colour(method: str) -> str:
-    return style(method)[0]
+def point(axis: Axes, x: float, y: float, method: str, transductive: bool, **bars: Any) -> Any:
+    """A point with error bars (``xerr`` or ``yerr``) in the method's colour and marker; hollow: transductive."""
+    colour, marker = style(method)
+    face = "white" if transductive else colour
+    return axis.errorbar(x, y, fmt=marker, ms=6, color=colour, mfc=face, capsize=3, lw=1.4, **bars)
 
 
-def marker(method: str) -> str:
-    return style(method)[1]
+def bar(row: Any) -> list[list[float]]:
+    """The interval of a row of the leaderboard as lengths below and above its value."""
+    return [[row["value"] - row["ci95_low"]], [row["ci95_high"] - row["value"]]]
+
+
+def entry(method: str, transductive: bool) -> str:
+    """``maml, transductive``."""
+    return f"{method}, transductive" if transductive else method
 
 
 def percent() -> FuncFormatter:
