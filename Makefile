@@ -1,7 +1,7 @@
 # make demo: the whole DAG on small stand-in data, in a scratch folder     make test: lint, types, contracts, tests
 # make repro: the real data, budget cpu                                    make ui: the MLflow UI on the runs
 # make reliability: kills, faults, fuzzing, a soak; hours
-# make show: experiments beside each other                                 make send-runs: what a store missed while it was down
+# make show: experiments beside each other                                 make send-runs: results that the store missed
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -62,21 +62,16 @@ repro: $(VENV)/.installed
 show: $(VENV)/.installed
 	dvc exp show --only-changed --hide-queued --no-pager --drop '^(Created|Executor|rev|(src|stages|data/|results|metrics/).*|.*-transductive[.].*|few-shot.*(10w|20w|w5s|all-).*|label-efficiency.*([0-9]{3,}-per-class|which-rotation).*)$$'
 
-# The runs of the store that MLFLOW_TRACKING_URI names, else of this checkout. A server shows its own; a password is not printed.
-ui: export STORE = $(or $(value MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
-ui: export MLFLOW_HTTP_REQUEST_MAX_RETRIES = 1
+# The runs in this checkout's mlflow.db, or in the database that MLFLOW_TRACKING_URI names. A server shows its own.
 ui: $(VENV)/.installed
-	@test "$$STORE" != "sqlite:///$(CURDIR)/mlflow.db" || test -f mlflow.db || { echo "No runs here yet: \`make repro\` or \`dvc exp run\` makes them (\`make demo\` says where its own are)."; exit 1; }
-	@case "$$STORE" in http*) at=$$(echo "$${STORE%/}" | sed 's,//.*@,//,; s,?.*,,') ;; *) at=http://127.0.0.1:5000 ;; esac; \
-	id=$$(python -c 'import os, mlflow; print(mlflow.MlflowClient(os.environ["STORE"]).get_experiment_by_name("fewlabel").experiment_id)' 2> /dev/null) \
-		|| { echo "No runs of fewlabel in the store of MLFLOW_TRACKING_URI, or it cannot be reached: $$at"; exit 1; }; \
-	echo "Experiments  $$at/#/experiments/$$id/runs?workflowType=machine_learning&viewStateShareKey=experiments"; \
-	echo "Stages       $$at/#/experiments/$$id/runs?workflowType=machine_learning&viewStateShareKey=stages"; \
-	case "$$STORE" in http*) ;; *) MLFLOW_BACKEND_STORE_URI="$$STORE" mlflow ui --host 127.0.0.1 ;; esac
+	@case "$$MLFLOW_TRACKING_URI" in \
+	http*) echo "open the address of MLFLOW_TRACKING_URI in a browser" ;; \
+	*) MLFLOW_BACKEND_STORE_URI=$$(python -c 'from fewlabel.tracking import store; print(store.address(store.root()))') \
+		mlflow ui --host 127.0.0.1 ;; esac
 
-# What a store could not take while it was down, to $MLFLOW_TRACKING_URI or this checkout's mlflow.db.
+# The results that no run in the store carries, as after the store was down.
 send-runs: $(VENV)/.installed
-	@python -m fewlabel.tracking send
+	@python -m fewlabel.tracking.send
 
 # Newest versions that fit pyproject.toml, for every platform and Python it supports. Needs uv.
 lock:

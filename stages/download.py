@@ -22,15 +22,12 @@ def main() -> None:
     parser.add_argument("dataset", choices=SOURCES)
     dataset = parser.parse_args().dataset
     section = parameters.load().data
-    with (
-        tracking.start("download", section.model_dump()) as run,
-        whole_folder(Path("data/raw") / dataset) as folder,
-    ):
+    logged = section.model_dump() | {"dataset": dataset}
+    with tracking.start("download", logged), whole_folder(Path("data/raw") / dataset) as folder:
         source = _fill(dataset, folder, section)
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         files = {name: {"sha256": archives.file_digest(folder / name), "bytes": size} for name, size in sizes.items()}
         write_json(folder / "source.json", {"source": source, "files": files})
-        run.tags(dataset=dataset, source=source)
     print(f"{dataset}: {len(sizes)} files, {sum(sizes.values()):,} bytes, source {source}")
 
 

@@ -26,7 +26,7 @@ def main() -> None:
     split = parser.parse_args().split
     settings = all_params.episodes
     own = all_params.own_images.get(split)
-    with tracking.start(f"episodes@{split}", (own or settings).model_dump()) as run:
+    with tracking.start(f"episodes@{split}", (own or settings).model_dump()):
         if own:
             listing = own_images.scan(split, own)
             requirements.check(all_params, listing)
@@ -34,7 +34,6 @@ def main() -> None:
         else:
             drawn = omniglot.load("data/prepared/omniglot.npz")
             data, runs = splits.divide(drawn, split, settings.validation_alphabets, settings.seed), drawn.runs
-        run.tags(origin=data.origin)
         tasks = all_params.test_tasks(split)
         with whole_folder(Path("data/episodes") / split) as out:
             few_shot.save(out / "data.npz", data)

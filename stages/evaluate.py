@@ -34,7 +34,7 @@ def main() -> None:
     cell = parse(__doc__)
     device = devices.pick(cell.params.device, cell.params.deterministic)
 
-    with tracking.start(f"evaluate@{cell.name}", cell.settings.model_dump(), cell.tested) as run:
+    with tracking.start(f"evaluate@{cell.name}", cell.settings.model_dump(), cell.tested):
         print(f"{cell.name} on {devices.describe(device)}")
         start = time.perf_counter()
         data = few_shot.load(cell.episodes / "data.npz")
@@ -88,8 +88,9 @@ def main() -> None:
             # the first episode of each task: its images, and what all its queries were taken for
             pictures: dict[str, Any] = dict(examples)
             np.savez_compressed(out / "examples.npz", **pictures)
-            write_json(out / "run.json", run_facts(device, time.perf_counter() - start))
-        run.tags(origin=data.origin, device=devices.describe(device))
+            about = {"settings": cell.settings.model_dump(), "data": str(cell.episodes / "data.npz")}
+            about |= {"after": [str(cell.trained)], "tests": True}
+            write_json(out / "run.json", run_facts(device, time.perf_counter() - start, about=about))
 
 
 def measured(task: Task, accuracies: NDArray[np.float64], queries: int) -> tuple[tuple[float, float, float], int]:

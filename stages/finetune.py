@@ -78,11 +78,15 @@ def main() -> None:
             target_accuracy=settings.target_accuracy,
         )
         facts = {"steps": training.steps, **validated(network, division, per_class, on)}
+        model = {"family": "label-efficiency", "way": len(cifar10.CLASSES), "image": [3, 32, 32]}
+        model["backbone_file"] = str(BACKBONE) if own.frozen_blocks else None
+        before = [] if start == "scratch" else [str(BACKBONE.parent)]
+        about = {"settings": logged, "data": str(DATA), "after": before, "model": model}
         with whole_folder(folder) as out:
             weights.write(out / "model.safetensors", weights.of(network.head if network.frozen else network))
             loop.write_curve(out / "curve.csv", training.curve)
             metrics.write(out)
-            write_json(out / "run.json", device.run_facts(on, training.seconds, **facts))
+            write_json(out / "run.json", device.run_facts(on, training.seconds, about=about, **facts))
         checkpoint.end()
 
 

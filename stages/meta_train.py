@@ -54,11 +54,11 @@ def main() -> None:
         if rank > 0:  # all processes end with the same model; the first one writes it
             return
         facts = {"steps": outcome.steps, "processes": processes.count(), **validated(method, cell, held_out)}
+        facts["about"] = about(cell, data, f"{way}w{shot}s")
         with whole_folder(cell.trained) as out:
             weights.write(out / "model.safetensors", weights.of(method.model))
             loop.write_curve(out / "curve.csv", outcome.curve)
             write_json(out / "run.json", device.run_facts(on, outcome.seconds, **facts))
-        run.tags(origin=data.origin, device=device.describe(on), validation_task=f"{way}w{shot}s")
         checkpoint.end()
 
 
@@ -71,6 +71,22 @@ def validated(method: base.Method, cell: Cell, table: Tensor) -> dict[str, Any]:
     return {
         "validation_accuracy": meta_training.accuracy(method, table, compared),
         "validation_protocol": f"{cell.split}-validation/{cell.compared_task}",
+    }
+
+
+def about(cell: Cell, data: few_shot.FewShotData, validation_task: str) -> dict[str, Any]:
+    """What the run was made from, and what the network is, for MLflow."""
+    protocol = "/".join(filter(None, [cell.split, cell.task]))
+    names = {"family": "few-shot", "method": cell.method, "protocol": protocol, "seed": cell.seed}
+    way, shot = params.parse_task(cell.compared_task)
+    image = [int(length) for length in data.images.shape[2:]]
+    return {
+        "settings": cell.settings.model_dump(),
+        "data": str(cell.episodes / "data.npz"),
+        "origin": data.origin,
+        "budget": cell.params.budget,
+        "validation_task": validation_task,
+        "model": names | {"way": way, "shot": shot, "image": image},
     }
 
 

@@ -59,8 +59,8 @@ def main() -> None:
             resnet.save(backbone, settings.stem, out / "backbone.safetensors")
             loop.write_curve(out / "curve.csv", training.curve)
             Metrics(origin=data.origin, rows=[row]).write(out)
-            facts = run_facts(on, training.seconds, steps=training.steps)
-            write_json(out / "run.json", facts)
+            about = {"settings": settings.model_dump(), "data": str(DATA)}
+            write_json(out / "run.json", run_facts(on, training.seconds, steps=training.steps, about=about))
         checkpoint.end()
         print(f"rotation accuracy {row} test images, over their four rotations")
 

@@ -34,7 +34,6 @@ from fewlabel.transfer.starts import Start
 DATA = Path("data/prepared/hymenoptera.npz")
 IMAGENET_FEATURES, ROTATION = FEATURES / "features.safetensors", PRETRAINED / "backbone.safetensors"
 WEIGHTS = Path("data/raw/backbone/weights.pth")
-SMALL = ("small-scratch", "small-rotation")  # the network that learnt rotations
 CLASSES = len(hymenoptera.CLASSES)
 CHUNK = 32  # photographs per forward pass when measuring
 
@@ -51,7 +50,8 @@ def main() -> None:
     cell, fold = results.transfer(arguments.start, seed), arguments.fold
     name, folder = (cell.name, cell.measured) if fold is None else (f"{cell.name}-fold{fold}", None)
     print(f"transfer {name} on {device.describe(on)}")
-    with tracking.start("transfer", settings.model_dump() | own.model_dump() | vars(arguments), folder) as run:
+    logged = settings.model_dump() | own.model_dump() | vars(arguments)
+    with tracking.start("transfer", logged, folder) as run:
         data = hymenoptera.load(DATA)
         train_rows, test_rows = split(data.is_train, fold)
         labels = torch.from_numpy(data.labels).long()
@@ -91,12 +91,20 @@ def main() -> None:
             run.log(training.steps, val_accuracy=row.value)
             checkpoint.end()
             return
+        model = {"family": "transfer", "way": CLASSES, "image": list(data.images.shape[1:])}
+        model["backbone"] = None if own.size else backbone  # None: resnet.py's
+        about = {
+            "settings": logged,
+            "data": str(DATA),
+            "after": [str(folder) for folder in cell.trained[:-1]],
+            "model": model,
+        }
         with whole_folder(folder) as out:
             weights.write(out / "model.safetensors", weights.of(start.network))
             loop.write_curve(out / "curve.csv", training.curve)
             write_predictions(out / "predictions.csv", data.names[test_rows], data.labels[test_rows], probabilities)
             Metrics(origin=data.origin, rows=[row]).write(out)
-            write_json(out / "run.json", device.run_facts(on, training.seconds, steps=training.steps))
+            write_json(out / "run.json", device.run_facts(on, training.seconds, steps=training.steps, about=about))
         checkpoint.end()
 
 
@@ -107,7 +115,7 @@ def build(
     settings, small = everything.transfer, everything.transfer_from[name].size
     if name == "frozen":
         return starts.frozen(IMAGENET_FEATURES, on, len(images), CLASSES, seed), settings.backbone
-    if name in SMALL:
+    if small:  # the network of CIFAR-10, on small photographs
         scratch = name == "small-scratch"
         module = resnet.resnet18(everything.pretrain_rotation.stem, seed) if scratch else resnet.load(ROTATION)
         called, backbone = "resnet18", backbones.Backbone(module, resnet.WIDTHS[-1])

@@ -46,7 +46,7 @@ def main() -> None:
         seconds = time.monotonic() - began
         with whole_folder(FEATURES) as out:
             weights.write(out / "features.safetensors", tensors)
-            write_json(out / "run.json", run_facts(on, seconds))
+            write_json(out / "run.json", run_facts(on, seconds, about={"settings": logged, "data": str(DATA)}))
 
 
 if __name__ == "__main__":

@@ -166,9 +166,8 @@ def test_a_change_re_runs_what_depends_on_it(repo, file, old, new, stages) -> No
 def test_an_experiment_in_a_temporary_copy(tried) -> None:
     assert "slow" in experiments(tried)
     assert tried.run(["git", "status", "--short"]).stdout == ""
-    # its runs are in the one store of the repository, under its name, and nothing failed to get there
+    # its runs are in the one store of the repository, under its name
     assert mlflow_runs(tried)["slow"] == {*MAML, "compare"}
-    assert not (tried.folder / ".tracking_spool").exists()
 
 
 def queue_status(clone: Clone, until: Callable[[str], bool], names: set[str]) -> str:

@@ -25,7 +25,6 @@ from tests.reliability.bench import Bench
 LOOK_EVERY_S, STILL_S = 15, 600  # no experiment ends for so long: the workers stand still
 STAGES = {"metric_train@prototypes-lake-0", "evaluate_metric@prototypes-lake-0", "compare"}
 START_S = 120
-LEAVE_S = 60  # in which what holds MLflow has to end after the workers
 GROWTH = 1.2  # of the workers' memory, last quarter over first, that is still called steady
 
 
@@ -61,16 +60,6 @@ def workers(bench: Bench) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         if process.info["cwd"] == str(bench.folder) and any("spawn_main" in word for word in process.info["cmdline"]):
-            found.append(process)
-    return found
-
-
-def holders(bench: Bench) -> list[psutil.Process]:
-    """Processes that hold MLflow for a `dvc` in this clone or in one of the experiments' copies within it."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
-        if "fewlabel.tracking.process" in command and any(word.startswith(f"{bench.folder}/") for word in command):
             found.append(process)
     return found
 
@@ -135,18 +124,15 @@ def count(bench: Bench, names: set[str], memory: list[float], deaths: int, still
         if run.info.status == "FINISHED" and (parent := run.data.tags.get("mlflow.parentRunId")):
             stages.setdefault(parents[parent], set()).add(run.info.run_name)
     untold = {name for name in names if not stages.get(name, set()) >= STAGES}
-    spooled = len(list((bench.folder / ".tracking_spool").glob("*")))
     quarter = max(1, len(memory) // 4)
     early, late = statistics.median(memory[:quarter]), statistics.median(memory[-quarter:])
     print(f"{len(names & there)} of {len(names)} experiments are there; {len(untold)} lack a finished run in MLflow")
-    print(f"{deaths} workers died, {stills} times they stood still for {STILL_S} s; {spooled} runs in the spool")
+    print(f"{deaths} workers died, {stills} times they stood still for {STILL_S} s")
     print(f"memory of a worker: {early:.0f} MiB in the first quarter of the time, {late:.0f} MiB in the last")
     print(f"{seconds:.0f} s in all, {seconds / len(names):.1f} s an experiment")
     for process in workers(bench):
         process.terminate()
-    _, left = psutil.wait_procs(holders(bench), timeout=LEAVE_S)
-    print(f"{len(left)} processes that hold MLflow are left {LEAVE_S} s after the workers' end")
-    return bool(names - there or untold or deaths or stills or spooled or left or late > GROWTH * early)
+    return bool(names - there or untold or deaths or stills or late > GROWTH * early)
 
 
 if __name__ == "__main__":

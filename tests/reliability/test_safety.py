@@ -7,7 +7,6 @@ import io
 import json
 import pickle
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -284,11 +283,8 @@ def test_no_secret_of_a_tracking_address_is_written_down(bench: Bench, answers: 
         out, err = ended(bench.start("download", **tracked, no_proxy="127.0.0.1"))
         if answers:
             server.shutdown()
-    assert "warning: MLflow cannot be reached" in out
-    spool = bench.folder / ".tracking_spool"
-    assert list(spool.iterdir())
+    assert "warning: the run is not whole in MLflow" in out
     for path in bench.folder.rglob("*"):
         if path.is_file() and ".git" not in path.parts and "tests" not in path.parts:
             assert b"hunter2" not in path.read_bytes(), path
     assert "hunter2" not in out + err
-    shutil.rmtree(spool)

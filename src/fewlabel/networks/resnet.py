@@ -92,6 +92,11 @@ def resnet18(stem: Stem, seed: int, blocks: int = 4, grid: int = 1) -> nn.Sequen
     return nn.Sequential(kept | {"pool": nn.AdaptiveAvgPool2d(grid), "flatten": nn.Flatten()})
 
 
+def stem_of(first: Tensor) -> Stem:
+    """The stem, by the weights of its convolution."""
+    return "imagenet" if first.shape[-1] == 7 else "cifar"
+
+
 def save(backbone: nn.Sequential, stem: Stem, path: Path) -> None:
     """Write the weights; the stem travels with them."""
     weights.write(path, weights.of(backbone), stem=stem)

@@ -71,11 +71,10 @@ def _maml_variant(settings: Maml) -> str:
 def runs(params: Params) -> dict[str, Any]:
     """How each training went on its machine: device, seconds, versions, by the folder's name."""
     folders = {folder for cell in results.cells(params) for folder in (*cell.trained, cell.measured)}
+    found = {folder: results.read_json(folder / "run.json", Run) for folder in sorted(folders)}
     return {
-        folder.relative_to(results.RESULTS).as_posix(): results.read_json(folder / "run.json", Run).model_dump(
-            exclude_unset=True, exclude={"about"}
-        )
-        for folder in sorted(folders)
+        folder.relative_to(results.RESULTS).as_posix(): run.model_dump(exclude={"about"}, exclude_unset=True)
+        for folder, run in found.items()
     }
 
 
