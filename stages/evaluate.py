@@ -10,14 +10,13 @@ import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabel import tracking
 from fewlabel.data import few_shot
 from fewlabel.fewshot import episodes
-from fewlabel.fewshot.cells import parse
-from fewlabel.fewshot.evaluate import evaluate
+from fewlabel.fewshot.cells import Cell, parse
+from fewlabel.fewshot.evaluate import Result, evaluate
 from fewlabel.fewshot.methods import base
 from fewlabel.grammar import Task, few_shot_protocol
 from fewlabel.intervals import mean_interval, wilson
@@ -43,8 +42,7 @@ def main() -> None:
         tensors, _ = weights.read(trained)
         embedded: dict[int, Tensor] = {}  # by the number of distorted copies
         rows, lines, digests = [], ["task,transductive,episode,accuracy"], {}
-        confusion: dict[str, NDArray[np.int64]] = {}
-        examples: dict[str, NDArray[np.integer]] = {}
+        confusion, examples = dict[str, Any](), dict[str, Any]()
         for task in cell.test_tasks():
             indices = episodes.load(cell.episodes / f"{task}.npz", len(data.test), data.drawings)
             digests[task] = episodes.digest(table, indices)
@@ -61,49 +59,43 @@ def main() -> None:
                 examples[f"{task} query"] = query[0, :, :EXAMPLE_QUERIES].cpu().numpy()
             results = evaluate(method, embedded[copies], indices, method.modes, f"{cell.name} {task}")
             for transductive, result in zip(method.modes, results, strict=True):
-                mode = "transductive" if transductive else "one by one"
-                row = Row.of(
-                    *measured(Task.parse(task), result.accuracies, way * indices.query.shape[2]),
-                    family="few-shot",
-                    method=cell.method,
-                    dataset=cell.params.dataset(cell.split),
-                    protocol=few_shot_protocol(cell.split, task),
-                    transductive=transductive,
-                    seed=cell.seed,
-                    budget=cell.params.budget,
-                )
-                rows.append(row)
+                rows.append(row_of(cell, task, transductive, result))
                 lines += [f"{task},{transductive},{i},{accuracy:.6f}" for i, accuracy in enumerate(result.accuracies)]
                 named = f"{task} transductive" if transductive else task
                 confusion[named] = result.confusion
                 if way <= EXAMPLE_WAY:
                     examples[f"{named} predicted"] = result.first
-                print(f"{row.protocol}, {mode}: {row}")
+                print(f"{rows[-1].protocol}, {'transductive' if transductive else 'one by one'}: {rows[-1]}")
         with whole_folder(cell.tested) as out:
             Metrics(origin=data.origin, rows=rows, episodes=digests).write(out)
             (out / "episodes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
             # per task: true class, predicted class, count; the classes are rows of `classes`: name, turns
-            tables: dict[str, Any] = {"names": data.names[data.test[:, 0]], "classes": data.test, **confusion}
-            np.savez_compressed(out / "confusion.npz", **tables)
+            names = data.names[data.test[:, 0]]
+            np.savez_compressed(out / "confusion.npz", names=names, classes=data.test, **confusion)
             # the first episode of each task: its images, and what all its queries were taken for
-            pictures: dict[str, Any] = dict(examples)
-            np.savez_compressed(out / "examples.npz", **pictures)
+            np.savez_compressed(out / "examples.npz", **examples)
             about = {"settings": cell.settings.model_dump(), "data": str(cell.episodes / "data.npz")}
             about |= {"after": [str(cell.trained)], "tests": True}
             write_json(out / "run.json", run_facts(device, time.perf_counter() - start, about=about))
 
 
-def measured(task: Task, accuracies: NDArray[np.float64], queries: int) -> tuple[tuple[float, float, float], int]:
-    """The accuracy with its interval, and what is counted: episodes, whose accuracies spread; or the queries of a test
-    that is the same for everyone.
-
-    Args:
-        queries: of an episode.
-    """
-    if task.kind in ("runs", "tutorial"):
-        trials = len(accuracies) * queries
-        return wilson(round(float(accuracies.mean()) * trials), trials), trials
-    return mean_interval(accuracies), len(accuracies)
+def row_of(cell: Cell, task: str, transductive: bool, result: Result) -> Row:
+    """The accuracy with its interval over episodes; over all queries where the test is the same for everyone."""
+    n, interval = len(result.accuracies), mean_interval(result.accuracies)
+    if Task.parse(task).kind in ("runs", "tutorial"):
+        n *= result.first.size
+        interval = wilson(round(float(result.accuracies.mean()) * n), n)
+    return Row.of(
+        interval,
+        n,
+        family="few-shot",
+        method=cell.method,
+        dataset=cell.params.dataset(cell.split),
+        protocol=few_shot_protocol(cell.split, task),
+        transductive=transductive,
+        seed=cell.seed,
+        budget=cell.params.budget,
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewlabel import results
+from fewlabel.data.prepared import DAMAGE
 from fewlabel.errors import DamagedFile
 from fewlabel.grammar import Task, few_shot_protocol
 from fewlabel.params import OMNIGLOT_SPLITS, Params
@@ -75,7 +76,7 @@ def read(params: Params) -> list[Episode]:
                     _check(found[cell.split, task], predicted)
                     entry = (named(row, metrics, params).method, row.transductive)
                     found[cell.split, task].predicted[entry] = predicted
-        except Exception as error:  # damage makes numpy and zipfile raise errors of many kinds
+        except DAMAGE as error:
             raise DamagedFile(path, error) from None
     order = [(split, task) for split in params.cells.splits for task in params.test_tasks(split)]
     return [found[key] for key in order if key in found]
