@@ -145,9 +145,9 @@ def draw_photographs(private: Path, settings: params.Params) -> list[Picture]:
     return pictures
 
 
-def keep(figure: Figure, path: Path, caption: str) -> Picture:
+def keep(figure: Figure, path: Path, words: str) -> Picture:
     style.save(figure, path)
-    return Picture(path, *page.CAPTIONS[caption])
+    return Picture(path, **page.WORDS[words])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 import pytest
 
-from fewlabel.intervals import mean_interval, seed_interval, wilson
+from fewlabel.intervals import difference_interval, mean_interval, seed_interval, wilson
 
 
 def test_mean_interval_by_hand() -> None:
@@ -8,6 +8,11 @@ def test_mean_interval_by_hand() -> None:
     assert mean_interval([0.0, 0.5, 1.0]) == pytest.approx((0.5, 0.0, 1.0), abs=0.07)
     mean, low, high = mean_interval([0.4, 0.6] * 50)
     assert (mean, high - mean, mean - low) == pytest.approx((0.5, 0.0196990, 0.0196990), abs=1e-6)
+
+
+def test_difference_interval_by_hand() -> None:
+    assert difference_interval([0.0] * 10) == (0.0, 0.0, 0.0)
+    assert difference_interval([0.1, -0.1]) == pytest.approx((0.0, -1.96 * 0.1, 1.96 * 0.1))
 
 
 def test_wilson_known_value() -> None:

@@ -98,7 +98,11 @@ def test_metrics_are_read_as_they_were_written_with_whole_rows_and_no_more_than_
     metrics = Metrics(origin="archive", rows=[row], episodes={"within-5w1s": "digest"})
     metrics.write(tmp_path)
     written = json.loads((tmp_path / "metrics.json").read_text())
-    assert written == {"origin": "archive", "rows": [row.model_dump()], "episodes": {"within-5w1s": "digest"}}
+    assert written == {
+        "origin": "archive",
+        "rows": [row.model_dump(exclude_none=True)],
+        "episodes": {"within-5w1s": "digest"},
+    }
     assert {"transductive", "metric"} < written["rows"][0].keys()  # which `Row.of` was not told
     assert read_json(tmp_path / "metrics.json", Metrics) == metrics
     assert metrics.by_task() == [("within-5w1s", row)]

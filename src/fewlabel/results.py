@@ -55,6 +55,7 @@ class Row(BaseModel, frozen=True):
     ci95_high: Share
     n: Annotated[int, Field(gt=0)]
     budget: str
+    network: str | None = None  # where a method has several
 
     @classmethod
     def of(cls, interval: tuple[float, float, float], n: int, **facts: Any) -> Row:
@@ -81,7 +82,7 @@ class Metrics(BaseModel):
         return [(test_task(row.protocol), row) for row in self.rows]
 
     def write(self, folder: Path) -> None:
-        rows = [row.model_dump() for row in self.rows]
+        rows = [row.model_dump(exclude_none=True) for row in self.rows]
         write_json(folder / "metrics.json", self.model_dump(exclude_unset=True) | {"rows": rows})
 
 

@@ -151,18 +151,20 @@ def test_several_seeds_are_one_line_with_students_interval() -> None:
 
 
 def test_the_summary_is_the_mean_over_seeds() -> None:
-    table = pd.DataFrame(
-        {
-            "family": "few-shot",
-            "method": "maml",
-            "protocol": "lake/5w1s",
-            "transductive": [True, True, False],
-            "metric": "accuracy",
-            "value": [0.25, 0.75, 0.25],
-        }
-    )
-    modes = {"maml-transductive": {"lake/5w1s": 0.5}, "maml": {"lake/5w1s": 0.25}}
+    alone = seeds_of("maml", [0.25]).assign(transductive=False)
+    table = pd.concat([seeds_of("maml", [0.25, 0.75]), alone], ignore_index=True)
+    modes = {"maml-transductive": {"vinyals/5w1s": 0.5}, "maml": {"vinyals/5w1s": 0.25}}
     assert leaderboard.summary(table) == {"few-shot": modes}
+
+
+def test_networks_of_a_method_are_lines_of_their_own_and_a_column() -> None:
+    table = pd.concat(
+        [seeds_of("maml", [0.5]).assign(network=name) for name in ("64-64-64-64", "24-48-96-192")], ignore_index=True
+    )
+    assert leaderboard.over_seeds(table)["seeds"].tolist() == [1, 1]
+    head, _, first, _ = leaderboard.markdown(table).splitlines()
+    assert head.endswith("| source | network |")
+    assert first.endswith("| mirror | 64-64-64-64 |")
 
 
 def test_the_published_numbers_are_unique_by_method_and_protocol() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ COLUMNS = (
     "family, method, dataset, protocol, transductive, seed, metric, value, ci95_low, ci95_high, n, "
     "train_seconds, device, budget, source, reference, reference_source"
 ).split(", ")
+OPTIONAL = ["network"]  # columns that are there when a row has them
+NUMBER = ["family", "method", "protocol", "transductive", "metric", *OPTIONAL]  # what the seeds of a number share
 # What MAML's switches make of it, by those that are on, in the order of `params.Maml`. MAML++ with its derivatives'
 # order annealed or not: its paper does, its authors' settings for Omniglot do not.
 MAML_SWITCHES = ("first_order", "second_order_from", "multi_step_loss", "learn_inner_lr", "anil")
@@ -41,7 +44,7 @@ def gather(params: Params) -> pd.DataFrame:
     table = pd.DataFrame(rows).merge(_references(), how="left", on=["method", "protocol", "transductive"])
     published = ~table["source"].isin(["embedded", "own"]) & (table["metric"] == "accuracy")
     table.loc[~published, ["reference", "reference_source"]] = None  # neither has a published number
-    return table[COLUMNS].sort_values(
+    return table[[*COLUMNS, *(name for name in OPTIONAL if table[name].notna().any())]].sort_values(
         ["family", "protocol", "method", "transductive", "seed", "metric"],
         key=_natural,
         kind="stable",
@@ -81,9 +84,7 @@ def runs(params: Params) -> dict[str, Any]:
 def summary(table: pd.DataFrame) -> dict[str, Any]:
     """The readable handful for ``dvc metrics show`` and ``dvc exp show``, as means over seeds."""
     nested: dict[str, Any] = {}
-    kinds = ["family", "method", "protocol", "transductive", "metric"]
-    means = table.groupby(kinds, sort=False, as_index=False)["value"].mean()
-    for row in pd.DataFrame(means).to_dict("records"):
+    for row in over_seeds(table).to_dict("records"):
         name = row["protocol"] if row["metric"] == "accuracy" else f"{row['protocol']}/{row['metric']}"
         method = f"{row['method']}-transductive" if row["transductive"] else row["method"]
         nested.setdefault(row["family"], {}).setdefault(method, {})[name] = round(float(row["value"]), 4)
@@ -115,7 +116,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     Of one seed the interval stays what it was, over episodes or images.
     """
     lines = []
-    for _, rows in table.groupby(["family", "method", "protocol", "transductive", "metric"], sort=False):
+    for _, rows in table.groupby([name for name in NUMBER if name in table], sort=False, dropna=False):
         line = rows.iloc[0].to_dict() | {"seeds": len(rows), "train_seconds": rows["train_seconds"].mean()}
         if len(rows) > 1:
             line |= dict(zip(("value", "ci95_low", "ci95_high"), seed_interval(rows["value"].tolist()), strict=True))
@@ -124,24 +125,40 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+# The columns of the Markdown table: no number without protocol, interval, count, time, device and source.
+MARKDOWN: dict[str, Callable[[Any], str]] = {
+    "family": lambda row: row["family"],
+    "method": lambda row: row["method"],
+    "protocol": lambda row: row["protocol"] + ("" if row["metric"] == "accuracy" else f" ({kind_of(row['metric'])})"),
+    "transductive": lambda row: "yes" if row["transductive"] else "no",
+    "accuracy, 95 % interval": lambda row: f"**{row['value']:.1%}** [{row['ci95_low']:.1%}, {row['ci95_high']:.1%}]",
+    "seeds": lambda row: f"{row['seeds']}",
+    "n": lambda row: f"{row['n']:,}",
+    "published": lambda row: f"{row['reference']:.1%}" if pd.notna(row["reference"]) else "",
+    "difference": lambda row: f"{100 * (row['value'] - row['reference']):+.1f}" if pd.notna(row["reference"]) else "",
+    "training": lambda row: f"{row['train_seconds']:.0f} s",
+    "device": lambda row: row["device"],
+    "source": lambda row: row["source"],
+}
+
+
+def kind_of(metric: str) -> str:
+    """``rotation accuracy``."""
+    return metric.replace("_", " ")
+
+
 def markdown(table: pd.DataFrame) -> str:
-    """The leaderboard as a Markdown table: no number without protocol, interval, count, time, device and source."""
-    lines = [
-        "| family | method | protocol | transductive | accuracy, 95 % interval | seeds | n | published | difference | "
-        "training | device | source |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in over_seeds(table).to_dict("records"):
-        what = "" if row["metric"] == "accuracy" else f" ({row['metric'].replace('_', ' ')})"
-        published = not pd.isna(row["reference"])
-        lines.append(
-            f"| {row['family']} | {row['method']} | {row['protocol']}{what} | {'yes' if row['transductive'] else 'no'} "
-            f"| **{row['value']:.1%}** [{row['ci95_low']:.1%}, {row['ci95_high']:.1%}] | {row['seeds']} | {row['n']:,} "
-            f"| {format(row['reference'], '.1%') if published else ''} "
-            f"| {format(100 * (row['value'] - row['reference']), '+.1f') if published else ''} "
-            f"| {row['train_seconds']:.0f} s | {row['device']} | {row['source']} |"
-        )
-    return "\n".join(lines) + "\n"
+    """The leaderboard as a Markdown table, a line for each method and protocol."""
+    columns = MARKDOWN | {name: (lambda row, name=name: row[name] or "") for name in OPTIONAL if name in table}
+    return markdown_table(columns, over_seeds(table))
+
+
+def markdown_table(columns: dict[str, Callable[[Any], str]], table: pd.DataFrame) -> str:
+    """A Markdown table with a line for each row of `table`; `columns` says by header what its cells say of a row."""
+    lines = [list(columns), ["---"] * len(columns)]
+    lines += [[say(row) for say in columns.values()] for row in table.to_dict("records")]
+    head, rule, *rows = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, rule.replace(" ", ""), *rows]) + "\n"
 
 
 def _references() -> pd.DataFrame:

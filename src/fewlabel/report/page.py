@@ -6,6 +6,7 @@ Equal inputs give equal bytes: what differs from run to run is what `run.json` h
 from __future__ import annotations
 
 import base64
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,68 +38,8 @@ KINDS = {
     "tutorial": "the first classes, the first drawings labelled",
 }
 
-# Of each figure its title, caption and text for those who do not see it; the numbers behind it are in the tables.
-CAPTIONS = {
-    "accuracy_by_method": (
-        "How good is each method?",
-        "A dot is the accuracy, its bar the 95 % interval, a hollow diamond the published value.",
-        "Dots with bars, one line for each method and protocol: the numbers of the leaderboard.",
-    ),
-    "paired_differences": (
-        "How far behind is the next one?",
-        "By how many points each method falls short of the best one of a protocol, with the interval of the "
-        "difference. A bar that reaches zero: the episodes cannot tell the two apart.",
-        "Dots with bars left of a line at zero, a panel for each protocol: the numbers of the table above.",
-    ),
-    "label_efficiency": (
-        "How few labels are enough?",
-        "Test accuracy on CIFAR-10 against labels per class, a line for each way to start.",
-        "Lines of accuracy over labels per class, from scratch and after rotation pretraining.",
-    ),
-    "training_time": (
-        "What does the accuracy cost?",
-        "Accuracy against the seconds of training behind it, on a log scale: higher and further left is better. "
-        "The seconds of a rotation start include the pretraining. Seconds compare on one device only.",
-        "Points of accuracy over seconds of training, a panel for each protocol: the numbers of the leaderboard.",
-    ),
-    "few_shot_curves": (
-        "How the few-shot trainings went",
-        "Loss and accuracy over the steps of meta-training; black: on validation classes, which choose the model. "
-        "In training, the accuracy is of a step's own batch: pairs for siamese, all training classes for nearest_mean, "
-        "episodes for the others. On validation classes it is of MAML's and Reptile's task, and of 20w1s for the "
-        "others, with fewer ways where there are fewer classes. So compare a curve with its like in another panel.",
-        "Curves of loss and accuracy, two panels for each training.",
-    ),
-    "rotation_against_supervised": (
-        "How finetuning went",
-        "Training and test, loss and accuracy, of every start on the same labels, on shared axes.",
-        "Four panels of curves: loss and accuracy, in training and in test, a line for each start.",
-    ),
-    "episode": (
-        "What a task looks like",
-        "One test episode as the best and the last method of the leaderboard met it. Above, the labelled images of "
-        "each class; below, queries with what they were taken for. Blue and ✓: right. Orange, a thick frame and ✗: "
-        "wrong, with the letter of the class it was taken for.",
-        "Drawings in columns, a column a class; below each query a tick, or a cross and a letter.",
-    ),
-    "confusion": (
-        "What is taken for what",
-        "The queries of one test episode with many classes: each row is a true class, each column a class that "
-        "queries were taken for. Off the diagonal are the mistakes.",
-        "A table of counts with a drawing of each class along both sides; most counts are on its diagonal.",
-    ),
-    "predictions": (
-        "The photographs",
-        "What the linear head on frozen ImageNet features says of the validation photographs, mistakes first: "
-        "class, confidence, and where it is wrong the true class.",
-        "A grid of photographs of ants and bees, each with a tick or a cross, the predicted class and its confidence.",
-    ),
-    "most_wrong": (
-        "The surest mistakes",
-        "The photographs that the finetuned network got wrong and was surest of.",
-        "Up to ten photographs of ants and bees, each with a cross, the predicted class and the true one.",
-    ),
-}
+# Of each figure title, caption and alt, its text for those who do not see it.
+WORDS = tomllib.loads(Path(__file__).with_name("figures.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

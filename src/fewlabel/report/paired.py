@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from fewlabel import results
 from fewlabel.errors import DamagedFile, UserError
 from fewlabel.grammar import Task
-from fewlabel.intervals import Z
+from fewlabel.intervals import difference_interval
 from fewlabel.params import Params
-from fewlabel.report.leaderboard import named
+from fewlabel.report.leaderboard import markdown_table, named
 
 COLUMNS = (
     "protocol, method, transductive, accuracy, other, other_transductive, other_accuracy, "
@@ -36,26 +37,17 @@ def differences(params: Params) -> pd.DataFrame:
     Raises:
         UserError: when two results of one protocol were not measured on the same episodes.
     """
-    measured = _accuracies(params)
     rows = []
-    for protocol, entries in measured.items():
+    for protocol, entries in _accuracies(params).items():
         ranked = sorted(entries, key=lambda entry: (-_mean(entries[entry]), entry))
         for first, second in itertools.combinations(ranked, 2):
             seeds = sorted(entries[first].keys() & entries[second].keys())
             if not seeds:
                 continue
             one, other = (np.mean([entries[entry][seed] for seed in seeds], axis=0) for entry in (first, second))
-            mean, low, high = interval(one - other)
-            numbers = (mean, low, high, len(one), len(seeds))
-            rows.append((protocol, *first, one.mean(), *second, other.mean(), *numbers))
+            accuracies = (*first, one.mean(), *second, other.mean())
+            rows.append((protocol, *accuracies, *difference_interval(one - other), len(one), len(seeds)))
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def interval(each: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean of per-episode differences with 1.96 s/√n about it: (mean, low, high)."""
-    mean = float(each.mean())
-    half = Z * float(each.std(ddof=1)) / np.sqrt(len(each)) if len(each) > 1 else 0.0
-    return mean, mean - half, mean + half
 
 
 def to_the_best(table: pd.DataFrame) -> pd.DataFrame:
@@ -64,25 +56,29 @@ def to_the_best(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["method"] == best["method"]) & (table["transductive"] == best["transductive"])]
 
 
-def name(method: str, transductive: bool) -> str:
+def markdown(table: pd.DataFrame) -> str:
+    """Each protocol's best method, and what the others fall short of it by, in percentage points."""
+    columns = {
+        "protocol": lambda row: row["protocol"],
+        "best": lambda row: _name(row["method"], row["transductive"]),
+        "accuracy": lambda row: f"{row['accuracy']:.2%}",
+        "other": lambda row: _name(row["other"], row["other_transductive"]),
+        "falls short by, 95 % interval": _points,
+        "episodes": lambda row: f"{row['n']:,}",
+        "seeds": lambda row: f"{row['seeds']}",
+    }
+    note = "\nBold: the interval leaves out zero. `paired.csv` has every pair of methods.\n"
+    return markdown_table(columns, to_the_best(table)) + note
+
+
+def _name(method: str, transductive: bool) -> str:
     return f"{method} (transductive)" if transductive else method
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """Each protocol's best method, and what the others fall short of it by, in percentage points."""
-    lines = [
-        "| protocol | best | accuracy | other | falls short by, 95 % interval | episodes | seeds |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in to_the_best(table).to_dict("records"):
-        apart = row["ci95_low"] > 0
-        points = f"{100 * row['difference']:.2f} [{100 * row['ci95_low']:.2f}, {100 * row['ci95_high']:.2f}] points"
-        lines.append(
-            f"| {row['protocol']} | {name(row['method'], row['transductive'])} | {row['accuracy']:.2%} "
-            f"| {name(row['other'], row['other_transductive'])} | {f'**{points}**' if apart else points} "
-            f"| {row['n']:,} | {row['seeds']} |"
-        )
-    return "\n".join([*lines, "", "Bold: the interval leaves out zero. `paired.csv` has every pair of methods."]) + "\n"
+def _points(row: dict[str, Any]) -> str:
+    mean, low, high = (f"{100 * row[name]:.2f}" for name in ("difference", "ci95_low", "ci95_high"))
+    text = f"{mean} [{low}, {high}] points"
+    return f"**{text}**" if row["ci95_low"] > 0 else text
 
 
 def _accuracies(params: Params) -> dict[str, dict[Entry, dict[int, NDArray[np.float64]]]]:
