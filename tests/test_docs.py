@@ -42,3 +42,19 @@ def test_the_docs_show_the_published_numbers() -> None:
     assert len(shown) == len(rows)
     ours = {key: value for key, value in references.items() if key[1].startswith("vinyals/") and key[0] != "siamese"}
     assert shown == pytest.approx(ours)  # there are no settings of the Siamese network's authors to train it by
+
+
+PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").glob("*")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_names_exists(page) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [page.parent / link for link in re.findall(r"\]\((?!http)([^)#]+)", text)]
+    paths = [ROOT / path for path in re.findall(r"\b(?:src|stages|tests|docs|benchmarks)/[\w/.-]+\w", text)]
+    modules = [
+        ROOT / name.replace(".", "/") for name in re.findall(r"python -m ((?:stages|benchmarks|tests)\.[\w.]+)", text)
+    ]
+    missing = [path for path in links + paths if not path.exists()]
+    missing += [module for module in modules if not module.with_suffix(".py").exists()]
+    assert not missing
