@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +34,8 @@ def main() -> None:
         table = leaderboard.gather(settings)
         differences = paired.differences(settings)
         runs = leaderboard.runs(settings)
-        curves = {cell: cell.curve() for cell in results.cells(settings) if cell.family != "transfer"}
+        finished = results.finished(settings)
+        curves = {cell: cell.curve() for cell in finished if cell.family != "transfer"}
         with (
             results.whole_folder(METRICS) as out,
             results.whole_folder(REPORT) as report,
@@ -51,12 +53,15 @@ def main() -> None:
             write_curves(out / "curves", curves)
             pictures = draw(out / "figures", settings, table, differences, curves)
             pictures += draw_episodes(out / "figures", Path(private), settings, table)
-            pictures += draw_photographs(Path(private), settings)
+            pictures += draw_photographs(Path(private), settings, finished)
             if PUBLISHED.exists():
                 shutil.copyfile(PUBLISHED, out / PUBLISHED.name)
             html = page.html(as_written, differences, runs, pictures, style.DPI)
             (report / "index.html").write_text(html, encoding="utf-8")
     print(table.drop(columns=["reference_source", "device"]).to_string(index=False, float_format="%.4g"))
+    for cell in results.cells(settings):
+        if cell not in finished:
+            print(f"left out, as `dvc repro` has not made it yet: {cell.measured}")
 
 
 def write_curves(folder: Path, curves: dict[Cell, pd.DataFrame]) -> None:
@@ -85,22 +90,31 @@ def draw(
     differences: pd.DataFrame,
     curves: dict[Cell, pd.DataFrame],
 ) -> list[Picture]:
-    """The figures of numbers, in the order in which the report shows them."""
+    """The figures of numbers, in the order in which the report shows them; none without its numbers."""
     folder.mkdir()
     number, seed = params.parse_label_cell(settings.cells.label_cells[0])
     starts = {cell.method: curve for cell, curve in curves.items() if (cell.labels, cell.seed) == (number, seed)}
     first = settings.cells.few_shot_seeds[0]
     meta = {cell.name: curve for cell, curve in curves.items() if cell.family == "few-shot" and cell.seed == first}
     lines = leaderboard.over_seeds(table)
-    drawn = {
-        "accuracy_by_method": overview.accuracy_by_method(lines),
-        "paired_differences": few_shot.paired_differences(paired.to_the_best(differences), table),
-        "label_efficiency": labels.label_efficiency(table),
-        "training_time": overview.training_time(lines),
-        "few_shot_curves": few_shot.few_shot_curves(meta, table),
-        "rotation_against_supervised": labels.rotation_against_supervised(starts, number, seed, table),
-    }
-    return [keep(figure, folder / f"{name}.png", name) for name, figure in drawn.items()]
+    any_accuracy, any_labels = (lines["metric"] == "accuracy").any(), any(cell.labels for cell in curves)
+
+    def figures() -> Iterator[tuple[str, Figure]]:
+        if any_accuracy:
+            yield "accuracy_by_method", overview.accuracy_by_method(lines)
+        if meta:
+            yield "paired_differences", few_shot.paired_differences(paired.to_the_best(differences), table)
+        if any_labels:
+            yield "label_efficiency", labels.label_efficiency(table)
+        if any_accuracy:
+            yield "training_time", overview.training_time(lines)
+        if meta:
+            yield "few_shot_curves", few_shot.few_shot_curves(meta, table)
+        if starts:
+            curves_of_starts = labels.rotation_against_supervised(starts, number, seed, table)
+            yield "rotation_against_supervised", curves_of_starts
+
+    return [keep(figure, folder / f"{name}.png", name) for name, figure in figures()]
 
 
 def draw_episodes(folder: Path, private: Path, settings: params.Params, table: pd.DataFrame) -> list[Picture]:
@@ -129,16 +143,18 @@ def best_and_last(episode: Episode, table: pd.DataFrame) -> list[Entry]:
     return ranked if len(ranked) == 1 else [ranked[0], ranked[-1]]
 
 
-def draw_photographs(private: Path, settings: params.Params) -> list[Picture]:
+def draw_photographs(private: Path, settings: params.Params, finished: list[Cell]) -> list[Picture]:
     """What two networks said of the photographs, which have no licence to be in git: in the report alone."""
-    data = hymenoptera.load(PHOTOGRAPHS)
-    images = dict(zip(data.names.tolist(), data.images, strict=True))
     pictures = []
     for start, name, figure in (
         ("frozen", "predictions", photographs.predictions),
         ("finetune", "most_wrong", photographs.most_wrong),
     ):
         cell = results.transfer(start, settings.cells.transfer_seeds[0])
+        if cell not in finished:
+            continue
+        data = hymenoptera.load(PHOTOGRAPHS)
+        images = dict(zip(data.names.tolist(), data.images, strict=True))
         stand_in = " (embedded stand-in data)" if data.origin == "embedded" else ""
         title = f"Ants and bees{stand_in}, {cell.metrics().rows[0].method}, budget {settings.budget}"
         pictures.append(keep(figure(title, cell.predictions(), images), private / f"{name}.jpg", name))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import yaml
 
 from fewlabel import params, results
 from fewlabel.data import hymenoptera
-from fewlabel.errors import DamagedFile
+from fewlabel.errors import DamagedFile, UserError
 from fewlabel.results import Cell
 from stages import compare
 from tests.conftest import ROOT, result_row
@@ -106,6 +107,20 @@ def test_it_is_all_or_nothing_and_the_same_again(finished_stages) -> None:
         compare.main()
     assert contents("metrics", "reports") == first
     assert not list(Path().glob(".metrics*"))
+
+
+def test_what_has_not_been_made_is_left_out_and_named(finished_stages, capsys) -> None:
+    few_shot = [cell.measured for cell in results.cells(params.load()) if cell.family == "few-shot"]
+    for folder in (*few_shot, results.RESULTS / "transfer" / "frozen-0"):
+        shutil.rmtree(folder)
+    compare.main()
+    said = capsys.readouterr().out
+    assert all(f"left out, as `dvc repro` has not made it yet: {folder}" in said for folder in few_shot)
+    drawn = {path.stem for path in Path("metrics/figures").iterdir()}
+    assert drawn == {"accuracy_by_method", "label_efficiency", "training_time", "rotation_against_supervised"}
+    shutil.rmtree("results")
+    with pytest.raises(UserError, match=r"nothing that params\.yaml names"):
+        compare.main()
 
 
 def test_a_variant_of_maml_has_its_name_everywhere(finished_stages) -> None:

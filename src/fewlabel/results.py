@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 import psutil
 from pydantic import BaseModel, Field, ValidationError
 
-from fewlabel.errors import DamagedFile
+from fewlabel.errors import DamagedFile, UserError
 from fewlabel.grammar import test_task
 from fewlabel.interrupts import uninterrupted
 from fewlabel.params import FinetuneStart, Params, TransferStart, parse_label_cell
@@ -187,6 +187,14 @@ def cells(params: Params) -> Iterator[Cell]:
         yield finetuning(start, *parse_label_cell(label_cell))
     for start, seed in itertools.product(get_args(TransferStart), chosen.transfer_seeds):
         yield transfer(start, seed)
+
+
+def finished(params: Params) -> list[Cell]:
+    """Those of `cells` that have been measured. Raises `UserError` when none has."""
+    found = [cell for cell in cells(params) if cell.measured.is_dir()]
+    if not found:
+        raise UserError(f"{RESULTS}: has nothing that params.yaml names; `dvc repro` makes it")
+    return found
 
 
 File = TypeVar("File", bound=BaseModel)

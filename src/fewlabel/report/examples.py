@@ -57,7 +57,7 @@ class Episode:
 def read(params: Params) -> list[Episode]:
     """The kept episodes, in the order of the splits and tasks of params.yaml. Raises `DamagedFile`."""
     found: dict[tuple[str, str], Episode] = {}
-    for cell in results.cells(params):
+    for cell in results.finished(params):
         if cell.family != "few-shot" or cell.seed != params.cells.few_shot_seeds[0]:
             continue
         path, metrics = cell.measured / "examples.npz", cell.metrics()

@@ -34,7 +34,7 @@ MAML_VARIANTS = {
 def gather(params: Params) -> pd.DataFrame:
     """One row per number, with the columns `COLUMNS`."""
     rows = []
-    for cell in results.cells(params):
+    for cell in results.finished(params):
         metrics, runs = cell.metrics(), cell.runs()
         more = {"train_seconds": round(sum(run.seconds for run in runs), 1), "device": runs[-1].device}
         source = metrics.origin  # embedded, own, or what an archive held; then where that archive came from
@@ -73,7 +73,7 @@ def _maml_variant(settings: Maml) -> str:
 
 def runs(params: Params) -> dict[str, Any]:
     """How each training went on its machine: device, seconds, versions, by the folder's name."""
-    folders = {folder for cell in results.cells(params) for folder in (*cell.trained, cell.measured)}
+    folders = {folder for cell in results.finished(params) for folder in (*cell.trained, cell.measured)}
     found = {folder: results.read_json(folder / "run.json", Run) for folder in sorted(folders)}
     return {
         folder.relative_to(results.RESULTS).as_posix(): run.model_dump(exclude={"about"}, exclude_unset=True)
@@ -98,7 +98,7 @@ def best(params: Params) -> dict[str, dict[str, Any]]:
     without one has no best model, as test classes and test images choose nothing.
     """
     found: dict[str, dict[str, Any]] = {}
-    for cell in results.cells(params):
+    for cell in results.finished(params):
         run, metrics = cell.runs()[-1], cell.metrics()
         if run.validation_accuracy is None:
             continue

@@ -82,10 +82,10 @@ def _points(row: dict[str, Any]) -> str:
 
 
 def _accuracies(params: Params) -> dict[str, dict[Entry, dict[int, NDArray[np.float64]]]]:
-    """Protocol → (method, transductive) → seed → accuracy of each episode, in the order of `results.cells`."""
+    """Protocol → (method, transductive) → seed → accuracy of each episode, in the order of `results.finished`."""
     found: dict[str, dict[Entry, dict[int, NDArray[np.float64]]]] = {}
     asked: dict[str, tuple[tuple[str | None, int], Path]] = {}  # protocol → digest of its episodes, how many, whose
-    for cell in results.cells(params):
+    for cell in results.finished(params):
         if cell.family != "few-shot":
             continue
         metrics, episodes = cell.metrics(), cell.episodes()
