@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 
@@ -57,6 +59,31 @@ class Clone:
             text = text.replace(old, new)
         path.write_text(text)
 
+    def configure(self, values: Mapping[str, Any]) -> None:
+        """Set values of params.yaml by their dotted names; the comments go."""
+        path = self.folder / "params.yaml"
+        raw = yaml.safe_load(path.read_text())
+        for name, value in values.items():
+            *sections, key = name.split(".")
+            section = raw
+            for each in sections:
+                section = section[each]
+            section[key] = value
+        path.write_text(yaml.safe_dump(raw))
+
+    def popen(self, command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+        """Start a command in the clone, as a process group of its own with a pipe each for stdout and stderr."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=variables(FEWLABEL_TRACKING="off") | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
     @contextlib.contextmanager
     def alone(self) -> Iterator["Clone"]:
         """The clone; at the end of the block nothing that was started in it runs on, a worker of the queue say."""
@@ -78,13 +105,11 @@ class Clone:
     def _in(folder: Path, command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
         """Run to the end, or to the limit. Into files: of a pipe the end comes only when every daemon that the command
         left behind, such as a worker of the queue, has ended too."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("FEWLABEL", "MLFLOW", "DVC_", "GIT_"))}
-        kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
             process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=kept | environment,
+                env=variables(**environment),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -105,6 +130,12 @@ class Clone:
         if code is None:
             pytest.fail(f"{' '.join(command)}: not done after {LIMIT_S} s\n{told[0][-3000:]}\n{told[1][-3000:]}")
         return subprocess.CompletedProcess(command, code, *told)
+
+
+def variables(**more: str) -> dict[str, str]:
+    """The environment, with the tests' interpreter first on the path and without what would steer the pipeline."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FEWLABEL", "MLFLOW", "DVC_", "GIT_"))}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"} | more
 
 
 def session(process: psutil.Process) -> int | None:
