@@ -1,6 +1,6 @@
 # make demo: the whole DAG on small stand-in data, in a scratch folder     make test: lint, types, contracts, tests
 # make repro: the real data, budget cpu                                    make ui: the MLflow UI on the runs
-# make reliability: kills, faults, fuzzing, a soak; hours
+# make reliability: kills, faults, fuzzing; hours
 # make show: experiments beside each other                                 make send-runs: results that the store missed
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
@@ -9,7 +9,6 @@ ifneq ($(words $(CURDIR)),1)
 $(error the path of this checkout holds a space, which make and pip do not take: move it)
 endif
 DEMO := $(CURDIR)/.demo
-SOAK = $(shell mktemp -d)/soak
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
@@ -47,14 +46,11 @@ lint: $(VENV)/.installed
 test: lint
 	pytest
 
-# Hours: every stage killed again and again, full disks, damaged files, many at once, 200 experiments in the queue.
+# Hours: many kills, full disks, damaged files and whole pipelines at once.
 reliability: $(VENV)/.installed
-	RELIABILITY=long pytest tests/reliability tests/test_stages_compare.py --show-capture=stdout -rP
-	python -m tests.reliability.soak $(SOAK) --experiments 200 --jobs 2
-	python -m tests.reliability.audit
+	RELIABILITY=long pytest tests/reliability --show-capture=stdout -rP
 
 repro: $(VENV)/.installed
-	@python -m stages.mend
 	dvc repro
 
 # Experiments beside each other: what differs among them, on one protocol a family. Those that wait, which have no number

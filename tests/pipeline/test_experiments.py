@@ -208,18 +208,6 @@ def test_a_grid_in_the_queue_on_two_workers(tried) -> None:
     assert "No experiment tasks" in tried.run(["dvc", "queue", "status"]).stdout
 
 
-def test_workers_that_leave_half_written_messages_take_the_queue_from_the_start(tried) -> None:
-    queued = tried.run(["dvc", "exp", "run", "--queue", "-S", "maml.inner_lr=0.4,0.1"]).stdout  # in the run-cache
-    names = {line.split("'")[1] for line in queued.splitlines() if line.startswith("Queued experiment")}
-    said = tried.run(["python", "-m", "stages.queue", "--jobs", "2"]).stdout  # ends when nothing is queued
-    assert said == "2 workers; they end when nothing is queued, or by `dvc queue stop`\n"
-    status = tried.run(["dvc", "queue", "status"]).stdout
-    assert status.count("Success") == 2, status
-    assert "Worker status: 0 active, 0 idle" in status
-    assert experiments(tried) >= names
-    tried.run(["dvc", "queue", "remove", "--all"])
-
-
 def test_another_seed_is_one_line_and_the_leaderboard_shows_mean_and_interval_over_seeds(tried) -> None:
     tried.run(["dvc", "exp", "run", "--temp", "--name", "seeds", "-S", "cells.few_shot_seeds=[0,1]"])
     assert mlflow_runs(tried)["seeds"] == SECOND_SEED | {"compare"}
