@@ -18,7 +18,7 @@ from fewlabel.intervals import wilson
 from fewlabel.labels import starts, subsets
 from fewlabel.labels.train import predict, train, validated
 from fewlabel.networks import weights
-from fewlabel.results import PRETRAINED, Metrics, Row, finetuning, whole_folder, write_json
+from fewlabel.results import PRETRAINED, Metrics, finetuning, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import dependencies, device, loop
 from fewlabel.training.checkpoint import Checkpoint
@@ -54,16 +54,8 @@ def main() -> None:
 
         test = division.test_images[: settings.test_images].to(on)
         correct = int((predict(network, test).argmax(1) == division.test_labels[: len(test)]).sum())
-        row = Row.of(
-            wilson(correct, len(test)),
-            len(test),
-            family="label-efficiency",
-            method=start,
-            dataset="cifar10",
-            protocol=grammar.labels_protocol(per_class),
-            seed=seed,
-            budget=everything.budget,
-        )
+        facts = {"protocol": grammar.labels_protocol(per_class), "budget": everything.budget}
+        row = cell.row(wilson(correct, len(test)), len(test), **facts)
         what = "held-out training" if arguments.validate else "test"
         print(f"{name}: accuracy {row} {what} images")
         if folder is None:
@@ -77,16 +69,17 @@ def main() -> None:
             steps=training.steps,
             target_accuracy=settings.target_accuracy,
         )
-        facts = {"steps": training.steps, **validated(network, division, per_class, on)}
+        validation = validated(network, division, per_class, on)
         model = {"family": "label-efficiency", "way": len(cifar10.CLASSES), "image": [3, 32, 32]}
         model["backbone_file"] = str(BACKBONE) if own.frozen_blocks else None
-        before = [] if start == "scratch" else [str(BACKBONE.parent)]
+        before = [str(folder) for folder in cell.trained[:-1]]
         about = {"settings": logged, "data": str(DATA), "after": before, "model": model}
         with whole_folder(folder) as out:
             weights.write(out / "model.safetensors", weights.of(network.head if network.frozen else network))
             loop.write_curve(out / "curve.csv", training.curve)
             metrics.write(out)
-            write_json(out / "run.json", device.run_facts(on, training.seconds, about=about, **facts))
+            more = {"steps": training.steps, "about": about, **validation}
+            write_json(out / "run.json", device.run_facts(on, training.seconds, **more))
         checkpoint.end()
 
 

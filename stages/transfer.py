@@ -23,7 +23,7 @@ from fewlabel import params, results, tracking
 from fewlabel.data import hymenoptera
 from fewlabel.intervals import wilson
 from fewlabel.networks import backbones, resnet, weights
-from fewlabel.results import FEATURES, PRETRAINED, Metrics, Row, whole_folder, write_json
+from fewlabel.results import FEATURES, PRETRAINED, Metrics, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import augment, dependencies, device, loop, supervised
 from fewlabel.training.checkpoint import Checkpoint
@@ -75,16 +75,12 @@ def main() -> None:
         )
         probabilities = predict(start.network).softmax(1).numpy()
         correct = int((probabilities.argmax(1) == data.labels[test_rows]).sum())
-        row = Row.of(
-            wilson(correct, len(test_rows)),
-            len(test_rows),
-            family="transfer",
-            method=f"{arguments.start}-{backbone}",
-            dataset="hymenoptera",
-            protocol="hymenoptera/train-val",
-            seed=seed,
-            budget=everything.budget,
-        )
+        facts = {
+            "method": f"{cell.method}-{backbone}",
+            "protocol": "hymenoptera/train-val",
+            "budget": everything.budget,
+        }
+        row = cell.row(wilson(correct, len(test_rows)), len(test_rows), **facts)
         what = "held-out training" if folder is None else "validation"
         print(f"{name}, {backbone}: accuracy {row} {what} photographs")
         if folder is None:
@@ -93,12 +89,8 @@ def main() -> None:
             return
         model = {"family": "transfer", "way": CLASSES, "image": list(data.images.shape[1:])}
         model["backbone"] = None if own.size else backbone  # None: resnet.py's
-        about = {
-            "settings": logged,
-            "data": str(DATA),
-            "after": [str(folder) for folder in cell.trained[:-1]],
-            "model": model,
-        }
+        before = [str(folder) for folder in cell.trained[:-1]]
+        about = {"settings": logged, "data": str(DATA), "after": before, "model": model}
         with whole_folder(folder) as out:
             weights.write(out / "model.safetensors", weights.of(start.network))
             loop.write_curve(out / "curve.csv", training.curve)

@@ -128,6 +128,11 @@ class Cell:
     def name(self) -> str:
         return self.measured.name
 
+    def row(self, interval: tuple[float, float, float], n: int, **facts: Any) -> Row:
+        """A number of this training; ``facts`` are its protocol, the budget, and what is not as it says here."""
+        own = {"family": self.family, "method": self.method, "dataset": self.dataset, "seed": self.seed}
+        return Row.of(interval, n, **own | facts)
+
     def metrics(self) -> Metrics:
         return read_json(self.measured / "metrics.json", Metrics)
 
