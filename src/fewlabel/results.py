@@ -81,6 +81,19 @@ class Metrics(BaseModel):
         """Few-shot: each row with the name of its test task."""
         return [(test_task(row.protocol), row) for row in self.rows]
 
+    def numbers(self) -> dict[str, float]:
+        """The first protocol under the name that all methods share; few-shot tasks also each under its own."""
+        found = {}
+        for row in self.rows:
+            name = "test_accuracy" if row.metric == "accuracy" else row.metric
+            mode = "_transductive" if row.transductive else ""
+            if row.family == "few-shot":
+                found[f"{name}_{test_task(row.protocol)}{mode}"] = row.value
+            if row.protocol == self.rows[0].protocol:
+                interval = {f"{name}{mode}_low": row.ci95_low, f"{name}{mode}_high": row.ci95_high}
+                found |= {f"{name}{mode}": row.value, **interval}
+        return found
+
     def write(self, folder: Path) -> None:
         rows = [row.model_dump(exclude_none=True) for row in self.rows]
         write_json(folder / "metrics.json", self.model_dump(exclude_unset=True) | {"rows": rows})

@@ -28,34 +28,29 @@ def test_the_execution_has_the_numbers_that_dvc_shows(finished, client) -> None:
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"params.yaml", "dvc.yaml"}
 
 
+def answer(model: mlflow.pyfunc.PyFuncModel, queries: int) -> np.ndarray:
+    """Probabilities for images of noise, after the labelled ones that a few-shot model needs."""
+    shape = model.metadata.signature.inputs.to_dict()[0]["tensor-spec"]["shape"][1:]
+    params = {each.name: each.default for each in model.metadata.signature.params or ()}
+    labelled = params.get("way", 0) * params.get("shot", 0)
+    images = np.random.default_rng(1).integers(0, 256, (labelled + queries, *shape), dtype=np.uint8)
+    return model.predict(images)
+
+
 def test_every_model_answers(client) -> None:
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     for logged in client.search_logged_models([experiment.experiment_id], max_results=100):
-        model = mlflow.pyfunc.load_model(logged.artifact_location)
-        probabilities = model.predict(model.input_example)
+        probabilities = answer(mlflow.pyfunc.load_model(logged.artifact_location), 1)
         assert len(probabilities) == 1, logged.name
         np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5, err_msg=logged.name)
 
 
-@pytest.mark.parametrize(
-    ("family", "image", "params", "classes"),
-    [
-        ("few-shot", (1, 28, 28), {"way": 5, "shot": 1}, 5),
-        ("label-efficiency", (3, 32, 32), None, 10),
-        ("transfer", (3, 256, 256), None, 2),
-    ],
-)
-def test_the_best_model_of_each_family_answers(finished, client, family, image, params, classes, monkeypatch) -> None:
+@pytest.mark.parametrize(("family", "classes"), [("few-shot", 5), ("label-efficiency", 10)])
+def test_the_best_model_of_each_family_answers(finished, client, family, classes, monkeypatch) -> None:
     version = client.get_model_version_by_alias(f"fewlabel-{family}", "best")
-    assert version.description.startswith("the highest test accuracy: ")
+    assert "-validation/" in version.tags["protocol"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished.folder / 'mlflow.db'}")
-    model = mlflow.pyfunc.load_model(f"models:/fewlabel-{family}@best")
-    assert model.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, *image)}
-    assert model.predict(model.input_example).shape[1] == classes
-    images = np.random.default_rng(1).integers(0, 256, (8, *image), dtype=np.uint8)
-    probabilities = model.predict(images, params=params)
-    assert probabilities.shape == (8 - (5 if params else 0), classes)
-    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    assert answer(mlflow.pyfunc.load_model(f"models:/fewlabel-{family}@best"), 3).shape == (3, classes)
 
 
 def test_the_numbers_of_a_run_are_those_of_the_leaderboard(finished, client) -> None:
@@ -71,9 +66,7 @@ def test_the_numbers_of_a_run_are_those_of_the_leaderboard(finished, client) -> 
                 assert run.data.metrics[name] == pytest.approx(row["value"], abs=1e-4), names
                 checked += 1
             assert run.data.metrics["train_seconds"] == pytest.approx(row["train_seconds"], rel=1e-3), names
-    assert (
-        checked == 3 + 2 * 2 * 2 + 5 + 5
-    )  # metric methods, gradient methods in two modes on two tasks, labels, transfer
+    assert checked > 20
 
 
 def test_every_training_left_its_model_and_every_stage_its_data_and_params(client) -> None:
@@ -86,8 +79,8 @@ def test_every_training_left_its_model_and_every_stage_its_data_and_params(clien
         )
         assert bool(run.outputs and run.outputs.model_outputs) == trains, name
         assert {"train_seconds", "peak_memory_mib"} <= set(run.data.metrics) or not trains, name
-        if kind not in ("download", "prepare", "compare"):
-            assert run.data.params, name
+        assert run.data.params, name
+        if kind not in ("download", "download_backbone", "prepare", "episodes", "compare"):
             assert [data.dataset.digest for data in run.inputs.dataset_inputs if len(data.dataset.digest) == 32], name
         assert run.data.tags["params.digest"], name
         assert run.data.tags["git.commit"], name

@@ -95,8 +95,8 @@ def test_a_run_has_what_the_files_say(repo) -> None:
     Path("data/episodes/lake").mkdir(parents=True)
     Path("data/episodes/lake/data.npz").write_bytes(b"images")
     result("results/meta_train/maml-lake-5w1s-0", seconds=300.0)
-    tasks = [("5w1s", True, 0.75), ("5w1s", False, 0.5), ("20w1s", False, 0.25)]
-    rows = [{"protocol": f"lake/{task}", "transductive": mode, "value": value} for task, mode, value in tasks]
+    tests = [("lake/5w1s", True, 0.75), ("lake/5w1s", False, 0.5), ("lake-within/5w1s", False, 0.25)]
+    rows = [{"protocol": protocol, "transductive": mode, "value": value} for protocol, mode, value in tests]
     about = {"data": "data/episodes/lake/data.npz", "after": ["results/meta_train/maml-lake-5w1s-0"], "tests": True}
     folder = result("results/evaluate/maml-lake-5w1s-0", rows, about=about, peak_memory_mib=900)
     (folder / "picture.png").write_bytes(b"picture")
@@ -112,7 +112,7 @@ def test_a_run_has_what_the_files_say(repo) -> None:
         "test_accuracy_transductive_high": 1.0,
         "test_accuracy_5w1s": 0.5,
         "test_accuracy_5w1s_transductive": 0.75,
-        "test_accuracy_20w1s": 0.25,
+        "test_accuracy_within-5w1s": 0.25,
         "test_seconds": 2.5,
         "train_seconds": 300.0,
         "peak_memory_mib": 900.0,
@@ -171,17 +171,34 @@ def test_what_a_stage_published_is_not_sent_again(repo) -> None:
     assert len(runs(repo)) == 1
 
 
-def test_a_store_that_dies_half_way_costs_one_warning(repo, capsys) -> None:
-    folder = result("results/finetune/scratch-20-0", [{"protocol": "a/b", "value": 0.5}])
-    with tracking.start("finetune", {}, folder) as run:
+def test_a_store_that_dies_half_way_costs_one_warning(repo, monkeypatch, capsys) -> None:
+    log_curve = sending.log_curve
+
+    def rename(table: str, name: str) -> None:
         with sqlite3.connect(repo / "mlflow.db") as db:
-            db.execute("ALTER TABLE metrics RENAME TO gone")
+            db.execute(f"ALTER TABLE {table} RENAME TO {name}")
+
+    def break_first(*arguments: object) -> None:  # the run is open by then
+        rename("metrics", "gone")
+        log_curve(*arguments)
+
+    folder = result("results/finetune/scratch-20-0", [{"protocol": "a/b", "value": 0.5}])
+    monkeypatch.setattr(sending, "log_curve", break_first)
+    with tracking.start("finetune", {}, folder) as run:
         run.log(0, loss=1.0)
     assert capsys.readouterr().out.count("warning: ") == 1
-    with sqlite3.connect(repo / "mlflow.db") as db:
-        db.execute("ALTER TABLE gone RENAME TO metrics")
+    rename("gone", "metrics")
     sending.send(tracking.Store(repo))
     assert [run.data.metrics["test_accuracy"] for run in runs(repo, "tags.`fewlabel.result` != ''")] == [0.5]
+
+
+def test_a_damaged_result_holds_up_no_other(repo, capsys) -> None:
+    for name in ("scratch-20-0", "scratch-20-1", "scratch-20-2"):
+        result(f"results/finetune/{name}", [{"protocol": "a/b", "value": 0.5}])
+    Path("results/finetune/scratch-20-1/metrics.json").write_text("{")
+    assert sending.send(tracking.Store(repo)) == 1
+    assert "scratch-20-1: not sent: results/finetune/scratch-20-1/metrics.json: damaged (" in capsys.readouterr().out
+    assert [run.info.run_name for run in runs(repo)] == ["finetune@scratch-20-0", "finetune@scratch-20-2"]
 
 
 def test_a_deleted_experiment_is_called_deleted(repo, capsys) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 import warnings
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fewlabel.data.archives import file_digest
 from fewlabel.labels import trained
 from fewlabel.networks import weights
 from fewlabel.params import BUDGETS
@@ -24,18 +24,12 @@ REQUIREMENTS = (  # what the script imports
 )
 
 
-def md5(path: Path) -> str:
-    """The digest by which DVC knows a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
 def log(store: Store, run: str, folder: Path, config: dict[str, Any]) -> None:
     """The network trained in ``folder``, with its run."""
     from mlflow.entities import LoggedModelOutput
 
     kept = folder / "model.safetensors"
-    tags, client = {"weights": md5(kept)}, store.client
+    tags, client = {"weights": file_digest(kept, "md5")}, store.client
     model = client.create_logged_model(store.experiment, folder.name, run, tags, model_type=config["family"])
     client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
     with tempfile.TemporaryDirectory() as draft:
@@ -88,7 +82,7 @@ def register(store: Store, family: str, chosen: dict[str, Any]) -> None:
     from mlflow.exceptions import MlflowException
 
     client, name = store.client, f"{EXPERIMENT}-{family}"
-    digest = md5(Path(chosen["folder"]) / "model.safetensors")
+    digest = file_digest(Path(chosen["folder"]) / "model.safetensors", "md5")
     facts = {key: str(chosen[key]) for key in ("value", "protocol", "origin", "budget")}
     for model in client.search_logged_models([store.experiment], f"tags.`weights` = '{digest}'", max_results=1):
         with contextlib.suppress(MlflowException):  # it exists

@@ -10,12 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fewlabel.errors import DamagedFile
+from pydantic import RootModel
+
+from fewlabel.data.archives import file_digest
+from fewlabel.errors import UserError
+from fewlabel.results import RESULTS, Metrics, read_json
 from fewlabel.tracking import Row, models
 from fewlabel.tracking.store import Store, explain, flat, root
 
 RESULT = "fewlabel.result"  # tag: the digest of the result that a whole run was made from
-RESULTS, COMPARISON = Path("results"), Path("metrics")
+COMPARISON = Path("metrics")
 FILES = ("metrics.json", "run.json", "summary.json", "best.json")  # they tell one result from every other
 # One name in every method, so that runs compare. What a curve has of test images is of some of them, and no result.
 NAMES = {
@@ -38,11 +42,12 @@ def log_curve(store: Store, run: str, stage: str, rows: Iterable[Row]) -> None:
 def publish(store: Store, run: str, parent: str | None, folder: Path) -> None:
     """All that a run has of the files in ``folder``. Raises `DamagedFile`."""
     measured, facts, summary, best = (_json(folder / name) for name in FILES)
-    rows, about = measured.get("rows", []), facts.get("about", {})
-    told = about.get("model", {}) | about | facts | measured | (rows[0] if rows else {})
+    about, row = facts.get("about", {}), measured["rows"][0] if measured else {}
+    told = about.get("model", {}) | about | facts | measured | row
     tags = {key: str(value) for key, value in told.items() if isinstance(value, str) or key == "seed"}
-    store.log(run, _numbers(rows) | _costs(facts, about), tags)
-    if "data" in about:
+    numbers = read_json(folder / "metrics.json", Metrics).numbers() if measured else {}
+    store.log(run, numbers | _costs(facts, about), tags)
+    if Path(about.get("data", "")).is_file():
         _log_data(store, run, Path(about["data"]), tags.get("origin"))
     for picture in sorted(folder.rglob("*.png")):
         store.client.log_artifact(run, str(picture))
@@ -53,20 +58,6 @@ def publish(store: Store, run: str, parent: str | None, folder: Path) -> None:
     for family, chosen in best.items():
         models.register(store, family, chosen)
     store.client.set_tag(run, RESULT, _digest(folder))  # at last: a run without it is not whole
-
-
-def _numbers(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Of ``metrics.json``: the first protocol under the name that all methods share, few-shot tasks each by its own."""
-    found = {}
-    for row in rows:
-        name = "test_accuracy" if row["metric"] == "accuracy" else row["metric"]
-        mode = "_transductive" if row["transductive"] else ""
-        if row["family"] == "few-shot":
-            found[f"{name}_{row['protocol'].rpartition('/')[2]}{mode}"] = row["value"]
-        if row["protocol"] == rows[0]["protocol"]:
-            found[f"{name}{mode}"] = row["value"]
-            found |= {f"{name}{mode}_low": row["ci95_low"], f"{name}{mode}_high": row["ci95_high"]}
-    return found
 
 
 def _costs(facts: dict[str, Any], about: dict[str, Any]) -> dict[str, float]:
@@ -85,47 +76,60 @@ def _log_data(store: Store, run: str, path: Path, origin: str | None) -> None:
 
     name = path.parent.name if path.stem == "data" else path.stem  # a split, or a data set
     name += "-embedded" if origin == "embedded" else ""
-    dataset = Dataset(name, models.md5(path), "local", json.dumps({"uri": str(path)}))
+    dataset = Dataset(name, file_digest(path, "md5"), "local", json.dumps({"uri": str(path)}))
     store.client.log_inputs(run, [DatasetInput(dataset, [])])
 
 
 def _digest(folder: Path) -> str:
-    content = b"".join((folder / name).read_bytes() for name in FILES if (folder / name).exists())
-    return hashlib.sha256(content).hexdigest()[:32]
+    """Of the folder's name too: two results may hold the same numbers."""
+    content = [(folder / name).read_bytes() for name in FILES if (folder / name).exists()]
+    return hashlib.sha256(b"".join([folder.as_posix().encode(), *content])).hexdigest()[:32]
+
+
+class _Json(RootModel[dict[str, Any]]):
+    """A file whose fields are read one by one."""
 
 
 def _json(path: Path) -> dict[str, Any]:
     """What the file holds; nothing where there is none. Raises `DamagedFile`."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise DamagedFile(path, error) from error
+    return read_json(path, _Json).root if path.exists() else {}
 
 
-def send(store: Store) -> None:
-    """Make a run of every result in the working directory that no run in the store carries."""
+def send(store: Store) -> int:
+    """Make a run of every result in the working directory that no run in the store carries; → how many cannot be."""
+    refused = 0
     for folder in [*sorted(path.parent for path in RESULTS.glob("**/run.json")), COMPARISON]:
-        draft = any(part.startswith(".") for part in folder.parts)
-        with store.lock:
-            if folder.is_dir() and not draft and not store.find(RESULT, _digest(folder)):
-                _send(store, folder)
-                print(f"{folder}: sent")
+        if not folder.is_dir() or any(part.startswith(".") for part in folder.parts):  # a draft
+            continue
+        try:
+            with store.lock:
+                if not store.find(RESULT, _digest(folder)):
+                    _send(store, folder)
+                    print(f"{folder}: sent")
+        except UserError as error:  # one that is damaged holds up no other
+            refused += 1
+            print(f"{folder}: not sent: {error}")
+    return refused
 
 
 def _send(store: Store, folder: Path) -> None:
     facts, ended = _json(folder / "run.json"), folder.stat().st_mtime
     name = "compare" if folder == COMPARISON else folder.relative_to(RESULTS).as_posix().replace("/", "@")
     run = store.create(name, facts.get("about", {}).get("settings", {}), ended - facts.get("seconds", 0), {})
-    if (folder / "curve.csv").exists():
-        with (folder / "curve.csv").open(newline="", encoding="utf-8") as file:
-            rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-        log_curve(store, run, name, [(int(row.pop("step")), ended, row) for row in rows])
-    publish(store, run, None, folder)
+    try:
+        if (folder / "curve.csv").exists():
+            with (folder / "curve.csv").open(newline="", encoding="utf-8") as file:
+                rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+            log_curve(store, run, name, [(int(row.pop("step")), ended, row) for row in rows])
+        publish(store, run, None, folder)
+    except UserError:
+        store.client.delete_run(run)
+        raise
     store.end(run, None, "FINISHED", name, ended)
 
 
 if __name__ == "__main__":
     try:
-        send(Store(root()))
-    except Exception as error:  # of the store, or a damaged file
+        sys.exit(send(Store(root())) > 0)
+    except Exception as error:  # of the store
         sys.exit(f"error: not all results are in MLflow: {explain(error)}")
