@@ -94,7 +94,7 @@ def test_a_transfer_model_needs_no_package_that_it_does_not_declare(repo) -> Non
     log(repo, folder, linear_head(1280, 2, seed=0))
     (place,) = repo.glob("mlartifacts/**/MLmodel")
     declared = re.findall(r"^([\w.-]+)==", (place.parent / "requirements.txt").read_text(), re.MULTILINE)
-    assert set(declared) == set(models.REQUIREMENTS.split())
+    assert set(declared) == set(models.REQUIREMENTS)
     blocked = {"psutil", "dvc", "requests", "filelock", "tqdm", "matplotlib", "jinja2"}
     done = subprocess.run(
         [sys.executable, "-c", CLEAN.format(blocked=blocked), str(place.parent)], capture_output=True, text=True

@@ -198,7 +198,7 @@ def test_a_damaged_result_holds_up_no_other(repo, capsys) -> None:
     Path("results/finetune/scratch-20-1/metrics.json").write_text("{")
     assert sending.send(tracking.Store(repo)) == 1
     assert "scratch-20-1: not sent: results/finetune/scratch-20-1/metrics.json: damaged (" in capsys.readouterr().out
-    assert [run.info.run_name for run in runs(repo)] == ["finetune@scratch-20-0", "finetune@scratch-20-2"]
+    assert {run.info.run_name for run in runs(repo)} == {"finetune@scratch-20-0", "finetune@scratch-20-2"}
 
 
 def test_a_deleted_experiment_is_called_deleted(repo, capsys) -> None:

