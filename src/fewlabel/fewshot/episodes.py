@@ -116,7 +116,7 @@ def load(path: Path, classes: int, drawings: int) -> Indices:
 
 
 def digest(table: Tensor, indices: Indices) -> str:
-    """Of what the episodes show, drawings and all: equal digests, the same questions."""
+    """A digest of the episodes, drawings included: equal digests mean equal episodes."""
     found = hashlib.sha256()
     for tensor in (table, *vars(indices).values()):
         found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())

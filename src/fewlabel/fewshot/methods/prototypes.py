@@ -64,8 +64,8 @@ def episode_loss(features: Tensor, shot: int, turns: int, temperature: float) ->
     """Mean cross-entropy and accuracy of the queries of one episode, over `turns`; scalars.
 
     Args:
-        features: (way, drawings, width). In turn t the supports are the drawings t to t + shot - 1, after the last
-            comes the first; the others are queries.
+        features: (way, drawings, width). In turn t the supports are the drawings t to t + shot - 1, counted cyclically;
+            the others are queries.
     """
     way, drawings, _ = features.shape
     place = (torch.arange(drawings)[:, None] - torch.arange(turns)) % drawings  # (drawings, turns)

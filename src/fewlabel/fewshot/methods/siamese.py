@@ -5,8 +5,8 @@ of embeddings are used, so each image goes through the tower once, not once per 
 
 Two losses: ``pairs`` is the paper's, the cross-entropy of each pair being of the same class. ``ranking`` is the
 cross-entropy of which of the other drawings is of the same class (Sohn, "Improved deep metric learning with multi-class
-n-pair loss objective", 2016): it compares each pair with its rivals, as a test does, where the pairs' loss is spent on
-the many pairs that are easy to tell apart.
+n-pair loss objective", 2016): it compares each pair with its rivals, as a test does, whereas most of the pairs' loss
+comes from pairs that are easy to tell apart.
 
 What differs from the paper: its tower is larger, for drawings of 105x105 pixels, and ends in a layer of sigmoids; and
 it has one support a class, where here a class of several scores their mean logit.
