@@ -20,9 +20,9 @@ BETA2 = 0.999  # of the inner Adam, of which β₁ is 0
 
 
 class ReptileNetwork(Conv4):
-    """Conv4. With Adam as the inner optimiser it also keeps the second moments of each weight's gradients, which outlive
-    a task, also at test. The authors pass them from task to task; here all tasks of a step start from the same ones, and
-    their mean is kept."""
+    """Conv4. With Adam as the inner optimiser it also keeps the second moments of each weight's gradients. They outlive
+    a task, also at test. The authors pass them from task to task; here all tasks of a step start from the same ones,
+    and their mean is kept."""
 
     moment_steps: Tensor  # that the moments are of, ()
 
