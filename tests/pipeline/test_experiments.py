@@ -116,7 +116,7 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
             "src/fewlabel/training/augment.py",
             "",
             "# changed\n",
-            FINETUNE | TRANSFER | {"pretrain_rotation", "transfer_features"},
+            FINETUNE | TRANSFER | {"pretrain_rotation", "transfer_features", "download_backbone"},
         ),
         ("src/fewlabel/report/figures/style.py", "", "# changed\n", {"compare"}),
         ("src/fewlabel/tracking/__init__.py", "", "# changed\n", set()),
