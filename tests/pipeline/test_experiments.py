@@ -284,3 +284,13 @@ def test_a_fresh_clone_pulls_from_the_remote_and_runs_nothing(repo, tmp_path) ->
     in_fresh.run(["dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "remote")])
     in_fresh.run(["dvc", "pull"])
     assert stages_of(in_fresh.run(["dvc", "repro"]).stdout) == set()
+
+
+@pytest.mark.parametrize("where", [[], ["--temp"]])
+def test_an_experiment_of_chosen_stages_in_a_fresh_clone_is_kept(tmp_path: Path, where: list[str]) -> None:
+    """dvc.lock names outputs that the clone's cache does not have; DVC reads plots and metrics at the end."""
+    with Clone(tmp_path / "fresh").alone() as clone:
+        shutil.copy2(ROOT / "dvc.lock", clone.folder)
+        commit(clone, "as cloned")
+        clone.run(["dvc", "exp", "run", *where, "-n", "chosen", "-S", "data.source=embedded", "download@hymenoptera"])
+        assert experiments(clone) == {"chosen"}
