@@ -74,8 +74,9 @@ def test_the_entry_of_the_docs_is_all_it_takes(clone, tmp_path: Path) -> None:
     folder = draw(tmp_path / "flowers", [f"class{i}" for i in range(15)], images=20)
     entry = shown[1].replace("/data/flowers", str(folder))
     clone.set(**{"own_images: {}": entry, "splits: [lake]": "splits: [flowers]"})
-    metric = [f"evaluate_metric@{method}-flowers-0" for method in params.METRIC_METHODS]
-    gradient = [f"evaluate@{method}-flowers-5w5s-0" for method in params.GRADIENT_METHODS]
+    cells = params.load(ROOT / "params.yaml").cells
+    metric = [f"evaluate_metric@{method}-flowers-0" for method in cells.metric_methods]
+    gradient = [f"evaluate@{method}-flowers-5w5s-0" for method in cells.gradient_methods]
     said = clone.run(["dvc", "repro", *metric, *gradient], FEWLABEL_TRACKING="off").stdout
     assert "flowers: 5 training, 5 validation, 5 test classes, 20 images of each" in said
     for parameter in ("prototypes.way is 5 here, not 10", "siamese.classes is 5", "nearest_mean.classes is 5"):
