@@ -3,6 +3,7 @@
 Ruff's rules S301, S302, S307 and S506 refuse calls that load pickles, run a text or read YAML unsafely.
 """
 
+import contextlib
 import hashlib
 import io
 import pickle
@@ -23,6 +24,7 @@ from fewlabel.errors import UserError
 from fewlabel.fewshot import episodes
 from fewlabel.networks import backbones, resnet, weights
 from fewlabel.report import examples
+from fewlabel.results import RESULTS
 from fewlabel.training import checkpoint
 from fewlabel.transfer import starts
 from tests.conftest import ROOT
@@ -73,11 +75,12 @@ def read_examples(path: Path) -> None:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["cells"] |= {"splits": ["lake"], "metric_methods": ["siamese"], "few_shot_seeds": [0]}
     raw["cells"] |= {"gradient_methods": ["maml"], "tasks": ["5w1s"]}
-    results = path.parent / "results" / "evaluate"
-    write(results / "siamese-lake-0", "siamese", "lake", {"5w1s": 5}, (False,), 0)
-    write(results / "maml-lake-5w1s-0", "maml", "lake", {"5w1s": 5}, (False,), 0)
-    path.rename(results / "siamese-lake-0" / "examples.npz")
-    examples.read(params.parse(raw), results.parent)
+    with contextlib.chdir(path.parent):
+        evaluated = RESULTS / "evaluate"
+        write(evaluated / "siamese-lake-0", "siamese", "lake", {"5w1s": 5}, (False,), 0)
+        write(evaluated / "maml-lake-5w1s-0", "maml", "lake", {"5w1s": 5}, (False,), 0)
+        path.rename(evaluated / "siamese-lake-0" / "examples.npz")
+        examples.read(params.parse(raw))
 
 
 # By the name of the file, how it is read.

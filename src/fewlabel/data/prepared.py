@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fewlabel.errors import DamagedFile
+from fewlabel.results import naming
 
 Shape = tuple[int | None, ...]  # None: any length
 
@@ -24,7 +25,7 @@ def write(path: Path, arrays: Mapping[str, Any]) -> None:
         left_over.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())  # else a loss of power may leave the name with no content
