@@ -59,13 +59,13 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     classes, names = (np.arange(12) % 2).astype(np.uint8), np.array([f"{number}.jpg" for number in range(12)])
     photographs = hymenoptera.Hymenoptera(large, classes, np.arange(12) < 8, names, "embedded")
     monkeypatch.setattr(hymenoptera, "load", lambda path: photographs)
-    for path in (finetune.DATA, transfer.DATA, finetune.BACKBONE, transfer.FEATURES):
+    for path in (finetune.DATA, transfer.DATA, finetune.BACKBONE, transfer.IMAGENET_FEATURES):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     transfer.WEIGHTS.parent.mkdir(parents=True)
     transfer.WEIGHTS.symlink_to(backbones.packaged_weights(backbones.LITE0) or "")
     resnet.save(resnet.resnet18("imagenet", 0), "imagenet", finetune.BACKBONE)
-    save_file({name: torch.ones(12, 1280) for name in ("upright", "mirrored")}, transfer.FEATURES)
+    save_file({name: torch.ones(12, 1280) for name in ("upright", "mirrored")}, transfer.IMAGENET_FEATURES)
     raw = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"budget": "smoke"}
     raw["pretrain_rotation"] |= {"images": 4, "epochs": 1, "batch_size": 4, "evaluate_every": 1, "curve_images": 1}
     raw["finetune"] |= {"steps": 1, "epochs": 0.001, "test_images": 2}
