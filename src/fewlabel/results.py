@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-import psutil
 from pydantic import BaseModel, Field, ValidationError
 
 from fewlabel.errors import DamagedFile, UserError
@@ -246,6 +245,8 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     Each process has a draft of its own (``.NAME.PID.draft``), so two that make the same result do not disturb each
     other. A link at ``path`` is replaced; what it leads to stays.
     """
+    import psutil  # a served model, which writes nothing, does without it
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_over in path.parent.glob(f".{path.name}.*.draft"):
