@@ -21,7 +21,7 @@ from fewlabel.fewshot.methods import base
 from fewlabel.grammar import Task, few_shot_protocol
 from fewlabel.intervals import mean_interval, wilson
 from fewlabel.networks import weights
-from fewlabel.results import Metrics, Row, whole_folder, write_json
+from fewlabel.results import EPISODES, Metrics, Row, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import device as devices
 from fewlabel.training.device import run_facts
@@ -41,7 +41,7 @@ def main() -> None:
         trained = cell.trained / "model.safetensors"
         tensors, _ = weights.read(trained)
         embedded: dict[int, Tensor] = {}  # by the number of distorted copies
-        rows, lines, digests = [], ["task,transductive,episode,accuracy"], {}
+        rows, lines, digests = [], [",".join(EPISODES)], {}
         confusion, examples = dict[str, Any](), dict[str, Any]()
         for task in cell.test_tasks():
             indices = episodes.load(cell.episodes / f"{task}.npz", len(data.test), data.drawings)
@@ -85,17 +85,8 @@ def row_of(cell: Cell, task: str, transductive: bool, result: Result) -> Row:
     if Task.parse(task).kind in ("runs", "tutorial"):
         n *= result.first.size
         interval = wilson(round(float(result.accuracies.mean()) * n), n)
-    return Row.of(
-        interval,
-        n,
-        family="few-shot",
-        method=cell.method,
-        dataset=cell.params.dataset(cell.split),
-        protocol=few_shot_protocol(cell.split, task),
-        transductive=transductive,
-        seed=cell.seed,
-        budget=cell.params.budget,
-    )
+    protocol = few_shot_protocol(cell.split, task)
+    return cell.results.row(interval, n, protocol=protocol, transductive=transductive, budget=cell.params.budget)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from fewlabel.intervals import mean_interval
 from fewlabel.labels.rotation import ROTATIONS, four_copies
 from fewlabel.networks import resnet
 from fewlabel.networks.classifier import Classifier, linear_head
-from fewlabel.results import PRETRAINED, Metrics, Row, whole_folder, write_json
+from fewlabel.results import PRETRAINED, Metrics, pretraining, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import augment, dependencies, device, loop, supervised
 from fewlabel.training.checkpoint import Checkpoint
@@ -44,17 +44,8 @@ def main() -> None:
 
         logits, labels = predict(network, test)
         right = (logits.argmax(1) == labels).view(-1, len(test)).float().mean(0)  # per image, over its four copies
-        row = Row.of(
-            mean_interval(right.numpy()),
-            len(test),
-            family="label-efficiency",
-            method="rotation",
-            dataset="cifar10",
-            protocol="cifar10/which-rotation",
-            seed=settings.seed,
-            metric="rotation_accuracy",
-            budget=everything.budget,
-        )
+        facts = {"protocol": "cifar10/which-rotation", "metric": "rotation_accuracy", "budget": everything.budget}
+        row = pretraining(settings.seed).row(mean_interval(right.numpy()), len(test), **facts)
         with whole_folder(PRETRAINED) as out:
             resnet.save(backbone, settings.stem, out / "backbone.safetensors")
             loop.write_curve(out / "curve.csv", training.curve)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
 SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
+EPISODES = ["task", "transductive", "episode", "accuracy"]  # the columns of episodes.csv,
+PREDICTIONS = ["name", "true", "predicted", "confidence"]  # and of predictions.csv
 RESULTS, RAW = Path("results"), Path("data/raw")
 PRETRAINED, FEATURES = RESULTS / "pretrain_rotation", RESULTS / "transfer_features"
 Family = Literal["few-shot", "label-efficiency", "transfer"]
@@ -158,13 +160,11 @@ class Cell:
 
     def episodes(self) -> pd.DataFrame:
         """task, transductive, episode, accuracy: one line a test episode."""
-        columns = ["task", "transductive", "episode", "accuracy"]
-        return read_csv(self.measured / "episodes.csv", columns, task=str, transductive=bool)
+        return read_csv(self.measured / "episodes.csv", EPISODES, task=str, transductive=bool)
 
     def predictions(self) -> pd.DataFrame:
         """name, true, predicted, confidence: one line a test photograph."""
-        columns = ["name", "true", "predicted", "confidence"]
-        return read_csv(self.measured / "predictions.csv", columns, name=str, true=str, predicted=str)
+        return read_csv(self.measured / "predictions.csv", PREDICTIONS, name=str, true=str, predicted=str)
 
 
 def few_shot(method: str, split: str, task: str | None, seed: int) -> Cell:
@@ -265,14 +265,6 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             new.rename(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def delete(path: Path) -> None:
-    """Delete a folder with all it holds, a file, or a link but not what it leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 @contextlib.contextmanager

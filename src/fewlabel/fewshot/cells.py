@@ -28,10 +28,11 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return self._results.name
+        return self.results.name
 
     @property
-    def _results(self) -> results.Cell:
+    def results(self) -> results.Cell:
+        """Its folders and rows."""
         return results.few_shot(self.method, self.split, self.task, self.seed)
 
     @property
@@ -48,12 +49,12 @@ class Cell:
     @property
     def trained(self) -> Path:
         """The folder of the training's results."""
-        return self._results.trained[-1]
+        return self.results.trained[-1]
 
     @property
     def tested(self) -> Path:
         """The folder of the test's results."""
-        return self._results.measured
+        return self.results.measured
 
     @property
     def episodes(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -60,26 +60,21 @@ class Best:
     weights: dict[str, Tensor] | None = None
 
 
+@dataclass
 class MetaLearner(loop.Learner):
-    """A method that learns batches of episodes. Rows of its curve have the step's own loss and accuracy, and now and
-    then those on the validation episodes."""
+    """A method that learns batches of episodes; its first attributes are the arguments of `train`. Rows of its curve
+    have the step's own loss and accuracy, and now and then those on the validation episodes."""
 
-    def __init__(
-        self,
-        method: Method,
-        table: Tensor,
-        validation_table: Tensor,
-        validation: Indices,
-        settings: Training,
-        seed: int,
-        groups: Tensor | None = None,
-    ) -> None:
-        self.method, self.table, self.settings, self.seed, self.groups = method, table, settings, seed, groups
-        self.validation_table, self.validation = validation_table, validation
-        self.every = max(1, settings.iterations // CURVE_POINTS)
-        self.numbers = torch.zeros(2)  # the last step's loss and accuracy
-        self.best = Best()
-        self.average: dict[str, Tensor] = {}
+    method: Method
+    table: Tensor
+    validation_table: Tensor
+    validation: Indices
+    settings: Training
+    seed: int
+    groups: Tensor | None = None
+    numbers: Tensor = field(default_factory=lambda: torch.zeros(2))  # the last step's loss and accuracy
+    best: Best = field(default_factory=Best)
+    average: dict[str, Tensor] = field(default_factory=dict)  # of the weights; empty: there is none
 
     def step(self, done: int) -> float:
         generator = episodes.generator(self.seed, done)
@@ -108,14 +103,17 @@ class MetaLearner(loop.Learner):
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """A block in which the model has the averaged weights, where there is an average."""
+        if not self.average:
+            yield
+            return
         own = {name: value.clone() for name, value in self.method.model.state_dict().items()}
-        self.method.model.load_state_dict(self.average or own)
+        self.method.model.load_state_dict(self.average)
         yield
         self.method.model.load_state_dict(own)
 
     def measure(self, done: int) -> loop.Row:
         validate = done % self.settings.validate_every == 0 or done == self.settings.iterations
-        if not validate and done % self.every:
+        if not validate and done % max(1, self.settings.iterations // CURVE_POINTS):
             return {}
         row = dict(zip(("loss", "accuracy"), self.numbers.tolist(), strict=True))
         if validate:

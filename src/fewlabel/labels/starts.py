@@ -11,6 +11,21 @@ from fewlabel.networks.classifier import Classifier, linear_head
 from fewlabel.params import FinetuneFrom
 
 
+def head(settings: FinetuneFrom, classes: int, seed: int) -> nn.Module:
+    """What is put on the backbone that `shape` describes."""
+    blocks, grid = shape(settings)
+    width = resnet.WIDTHS[blocks - 1] * grid**2
+    linear = linear_head(width, classes, seed)
+    # Normalised without parameters, as the features of a frozen backbone come on every scale.
+    return nn.Sequential(nn.BatchNorm1d(width, affine=False), linear) if settings.frozen_blocks else linear
+
+
+def shape(settings: FinetuneFrom) -> tuple[int, int]:
+    """Blocks of the backbone, and cells a side that its last feature maps are averaged to: those of an early block keep
+    a grid; those of the last are pooled, as the rotation head saw them."""
+    return (settings.frozen_blocks, settings.grid) if settings.frozen_blocks else (len(resnet.WIDTHS), 1)
+
+
 def from_scratch(stem: resnet.Stem, classes: int, seed: int) -> Classifier:
     """All layers train, from random weights."""
     return Classifier(resnet.resnet18(stem, seed), linear_head(resnet.WIDTHS[-1], classes, seed))
@@ -18,10 +33,5 @@ def from_scratch(stem: resnet.Stem, classes: int, seed: int) -> Classifier:
 
 def from_backbone(path: Path, settings: FinetuneFrom, classes: int, seed: int) -> Classifier:
     """All layers train, from the backbone's weights; or only a head on its first blocks, which stay frozen."""
-    if not settings.frozen_blocks:
-        return Classifier(resnet.load(path), linear_head(resnet.WIDTHS[-1], classes, seed))
-    # The features of the last block are pooled, as the rotation head saw them; those of an early one keep a grid.
-    width = resnet.WIDTHS[settings.frozen_blocks - 1] * settings.grid**2
-    # Normalised without parameters, as the features of a frozen backbone come on every scale.
-    head = nn.Sequential(nn.BatchNorm1d(width, affine=False), linear_head(width, classes, seed))
-    return Classifier(resnet.load(path, settings.frozen_blocks, settings.grid), head, frozen=True)
+    backbone = resnet.load(path, *shape(settings))
+    return Classifier(backbone, head(settings, classes, seed), frozen=settings.frozen_blocks > 0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fewlabel.labels import starts
 from fewlabel.networks import resnet
 from fewlabel.networks import weights as files
-from fewlabel.networks.classifier import Classifier, linear_head
+from fewlabel.networks.classifier import Classifier
+from fewlabel.params import FinetuneFrom
 from fewlabel.training import augment
 
 CHUNK = 1000  # images per forward pass
@@ -31,13 +33,10 @@ def classify(config: dict[str, Any], weights: dict[str, Tensor], images: Tensor)
         config: ``way``, the number of classes, and ``settings``, of the stage finetune.
         weights: of the whole network, frozen blocks included.
     """
-    frozen, grid = config["settings"]["frozen_blocks"], config["settings"]["grid"]
-    blocks = frozen or len(resnet.WIDTHS)
-    width = resnet.WIDTHS[blocks - 1] * grid**2
-    head: nn.Module = linear_head(width, config["way"], seed=0)
-    if frozen:
-        head = nn.Sequential(nn.BatchNorm1d(width, affine=False), head)
-    network = Classifier(resnet.resnet18(resnet.stem_of(weights["backbone.conv1.weight"]), 0, blocks, grid), head)
+    settings = FinetuneFrom(**{name: config["settings"][name] for name in FinetuneFrom.model_fields})
+    stem = resnet.stem_of(weights["backbone.conv1.weight"])
+    backbone = resnet.resnet18(stem, 0, *starts.shape(settings))
+    network = Classifier(backbone, starts.head(settings, config["way"], seed=0))
     network.load_state_dict(weights)
     network.eval()
     with torch.no_grad():

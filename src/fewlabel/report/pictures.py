@@ -80,17 +80,21 @@ def _ranked(episode: Episode, table: pd.DataFrame) -> list[Entry]:
 
 def of_photographs(private: Path, cells: list[Cell]) -> list[Picture]:
     """What two networks of the first seed said of the photographs, which have no licence to be in git."""
+    first = {cell.method: cell for cell in reversed(cells) if cell.family == "transfer"}  # of the first seed
+    if not first:
+        return []
+    data = hymenoptera.load(PHOTOGRAPHS)
+    images = dict(zip(data.names.tolist(), data.images, strict=True))
+    stand_in = " (embedded stand-in data)" if data.origin == "embedded" else ""
     pictures = []
     for start, name, draw in (
         ("frozen", "predictions", photographs.predictions),
         ("finetune", "most_wrong", photographs.most_wrong),
     ):
-        for cell in [cell for cell in cells if (cell.family, cell.method) == ("transfer", start)][:1]:
-            data, row = hymenoptera.load(PHOTOGRAPHS), cell.metrics().rows[0]
-            images = dict(zip(data.names.tolist(), data.images, strict=True))
-            stand_in = " (embedded stand-in data)" if data.origin == "embedded" else ""
+        if start in first:
+            row = first[start].metrics().rows[0]
             title = f"Ants and bees{stand_in}, {row.method}, budget {row.budget}"
-            pictures.append(_keep(draw(title, cell.predictions(), images), private / f"{name}.jpg", name))
+            pictures.append(_keep(draw(title, first[start].predictions(), images), private / f"{name}.jpg", name))
     return pictures
 
 

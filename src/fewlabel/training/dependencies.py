@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def digest(command: str, params: dict[str, Any], dag: Path = Path("dvc.yaml")) -
             found.update(file.name.encode())
             with file.open("rb") as content:
                 found.update(hashlib.file_digest(content, "sha256").digest())
-    for name in map(filled, _names(stage.get("params", []))):
+    for name in map(filled, stage.get("params", [])):
         value: Any = params
         for key in name.split("."):
             value = value[key]
@@ -57,16 +56,6 @@ def _find(command: str, stages: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     if not matches:
         raise UserError(f"dvc.yaml: no stage runs `{command}`: add it there, so that its dependencies are known")
     return min(matches, key=lambda match: len(match[1]))  # the most specific one
-
-
-def _names(params: list[Any]) -> Iterator[str]:
-    """The parameters' names in the ``params`` of a stage, where lists may be nested below file names."""
-    for entry in params:
-        if isinstance(entry, dict):
-            for names in entry.values():
-                yield from names
-        else:
-            yield entry
 
 
 def _files(path: Path) -> list[Path]:

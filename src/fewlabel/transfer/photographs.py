@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewlabel.data import hymenoptera
+from fewlabel.results import PREDICTIONS
 
 FOLDS = 4  # of the training photographs, to choose settings by
 
@@ -31,6 +32,6 @@ def write_predictions(
     classes = hymenoptera.CLASSES
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["name", "true", "predicted", "confidence"])
+        writer.writerow(PREDICTIONS)
         for name, label, row in zip(names, labels, probabilities, strict=True):
             writer.writerow([name, classes[label], classes[row.argmax()], f"{row.max():.4f}"])

@@ -129,6 +129,59 @@ class Method:
         return torch.cat(parts).unflatten(0, table.shape[:2])
 
 
+class MetricMethod(Method):
+    """A method whose network embeds an image whatever its episode, so that one model serves every task.
+
+    Trained by Adam, whose rate falls to zero along half a cosine. Subclasses implement `loss` and `classify`.
+    """
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, settings: Any, problem: Problem, device: torch.device) -> None:
+        super().__init__(settings, problem, device)
+        self.model = self.network().to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
+
+    def network(self) -> nn.Module:
+        """What is trained; a `conv4` if the method says nothing else."""
+        return self.conv4()
+
+    def conv4(self, outputs: int | None = None) -> Conv4:
+        """The network of the settings, with a linear head where it has outputs."""
+        return Conv4(self.settings.network, outputs, channels=self.problem.channels, size=self.problem.size)
+
+    def loss(self, support: Tensor, query: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy of a training batch, scalars; the arguments are those of `step`."""
+        raise NotImplementedError
+
+    def step(
+        self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        self.model.train()
+        loss, accuracy = self.loss(support, query, classes)
+        self.optimizer.zero_grad()
+        loss.backward()
+        descend(self.optimizer, self.settings.lr * cosine(done))
+        return loss.detach(), accuracy
+
+    def embed(self, images: Tensor) -> Tensor:
+        self.model.eval()
+        return self.model(images)
+
+
+def among_others(similarity: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How a batch of drawings ranks: the log-probability (n, n) that a drawing picks each other one by `similarity`
+    (n, n); which pairs are of one class (n, n); and how often the most similar other one is, a scalar.
+
+    Args:
+        classes: (n,), the class of each drawing.
+    """
+    itself = torch.eye(len(classes), dtype=torch.bool, device=similarity.device)
+    others = similarity.masked_fill(itself, -torch.inf)
+    accuracy = (classes[others.argmax(1)] == classes).float().mean()
+    return others.log_softmax(1), (classes[:, None] == classes) & ~itself, accuracy
+
+
 def labels(episodes: int, way: int, each: int, device: torch.device) -> Tensor:
     """Labels of `each` images per class: (episodes, way x each), 0 0 … 1 1 …"""
     return torch.arange(way, device=device).repeat_interleave(each).expand(episodes, -1)

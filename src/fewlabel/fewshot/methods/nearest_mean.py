@@ -10,40 +10,33 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewlabel.fewshot.episodes import Shape
-from fewlabel.fewshot.methods.base import Method, Problem, cosine, descend
+from fewlabel.fewshot.methods.base import MetricMethod, Problem
 from fewlabel.networks.conv4 import Conv4
 from fewlabel.params import NearestMean as Settings
 
 TEMPERATURE = 10.0  # of the cosines, the paper's; it scales the loss only
 
 
-class NearestMean(Method):
+class NearestMean(MetricMethod):
     way_parameter = "nearest_mean.classes"
     shot_parameter = "nearest_mean.drawings"
 
     model: Conv4
-    optimizer: torch.optim.Optimizer
 
     def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
         super().__init__(settings, problem, device)
-        self.model = Conv4(settings.network, problem.classes, channels=problem.channels, size=problem.size).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
         self.shape = Shape(tasks=1, way=settings.classes, shot=settings.drawings, queries=0)
 
-    def step(
-        self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        self.model.train()
+    def network(self) -> nn.Module:
+        return self.conv4(self.problem.classes)
+
+    def loss(self, support: Tensor, query: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         targets = classes.flatten().repeat_interleave(support.shape[2]).to(self.device)
         logits = self.model(support.flatten(0, 2))
-        loss = F.cross_entropy(logits, targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        descend(self.optimizer, self.settings.lr * cosine(done))
-        return loss.detach(), (logits.argmax(1) == targets).float().mean()
+        return F.cross_entropy(logits, targets), (logits.argmax(1) == targets).float().mean()
 
     def embed(self, images: Tensor) -> Tensor:
         self.model.eval()

@@ -14,39 +14,23 @@ import torch
 from torch import Tensor
 
 from fewlabel.fewshot.episodes import Shape
-from fewlabel.fewshot.methods.base import Method, Problem, cosine, descend
-from fewlabel.networks.conv4 import Conv4
+from fewlabel.fewshot.methods.base import MetricMethod, Problem
 from fewlabel.params import Prototypes as Settings
 
 
-class Prototypes(Method):
+class Prototypes(MetricMethod):
     way_parameter = "prototypes.way"
     shot_parameter = "prototypes.shot + prototypes.queries"
 
-    optimizer: torch.optim.Optimizer
-
     def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
         super().__init__(settings, problem, device)
-        self.model = Conv4(settings.network, channels=problem.channels, size=problem.size).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
         self.shape = Shape(tasks=1, way=settings.way, shot=settings.shot, queries=settings.queries)
 
-    def step(
-        self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        self.model.train()
+    def loss(self, support: Tensor, query: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         images = torch.cat([support, query], dim=2)[0]
         features = self.model(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         turns = images.shape[1] if self.settings.every_support else 1
-        loss, accuracy = episode_loss(features, self.settings.shot, turns, self.settings.temperature)
-        self.optimizer.zero_grad()
-        loss.backward()
-        descend(self.optimizer, self.settings.lr * cosine(done))
-        return loss.detach(), accuracy
-
-    def embed(self, images: Tensor) -> Tensor:
-        self.model.eval()
-        return self.model(images)
+        return episode_loss(features, self.settings.shot, turns, self.settings.temperature)
 
     def learn(self, support: Tensor) -> Tensor:
         return support.mean(2)  # the prototypes

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewlabel.fewshot.episodes import Shape
-from fewlabel.fewshot.methods.base import Method, Problem, accuracies, cosine, descend, losses
+from fewlabel.fewshot.methods.base import MetricMethod, Problem, accuracies, among_others, losses
 from fewlabel.networks.conv4 import Conv4
 from fewlabel.params import Siamese as Settings
 
@@ -46,36 +46,27 @@ class SiameseNetwork(nn.Module):
         return distance(positive) - distance(~positive) + self.head.bias
 
 
-class Siamese(Method):
+class Siamese(MetricMethod):
     way_parameter = "siamese.classes"
     shot_parameter = "siamese.drawings"
 
     model: SiameseNetwork
-    optimizer: torch.optim.Optimizer
 
     def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
         super().__init__(settings, problem, device)
-        tower = Conv4(settings.network, channels=problem.channels, size=problem.size)
-        self.model = SiameseNetwork(tower).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr)
         self.shape = Shape(tasks=1, way=settings.classes, shot=settings.drawings, queries=0)
 
-    def step(
-        self, support: Tensor, query: Tensor, classes: Tensor, done: float, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        self.model.train()
+    def network(self) -> nn.Module:
+        return SiameseNetwork(self.conv4())
+
+    def loss(self, support: Tensor, query: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         features = self.model.tower(support.flatten(0, 2))
         classes = torch.arange(support.shape[1], device=self.device).repeat_interleave(support.shape[2])
         logits = self.model.similarity(features, features)
         if self.settings.loss == "ranking":
-            loss, accuracy = ranking(logits, classes)
-        else:
-            first, second = torch.triu_indices(len(classes), len(classes), offset=1, device=self.device)
-            loss, accuracy = balanced(logits[first, second], classes[first] == classes[second])
-        self.optimizer.zero_grad()
-        loss.backward()
-        descend(self.optimizer, self.settings.lr * cosine(done))
-        return loss.detach(), accuracy
+            return ranking(logits, classes)
+        first, second = torch.triu_indices(len(classes), len(classes), offset=1, device=self.device)
+        return balanced(logits[first, second], classes[first] == classes[second])
 
     def embed(self, images: Tensor) -> Tensor:
         self.model.eval()
@@ -102,10 +93,8 @@ class Siamese(Method):
 def ranking(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the pairs of one class, each among all pairs of its first drawing, and how often the most
     similar drawing is of the same class; scalars. Logits (n, n) of every drawing with every one, classes (n,)."""
-    itself = torch.eye(len(classes), dtype=torch.bool, device=logits.device)
-    same = (classes[:, None] == classes) & ~itself
-    others = logits.masked_fill(itself, -torch.inf)
-    return -others.log_softmax(1)[same].mean(), (classes[others.argmax(1)] == classes).float().mean()
+    log_share, same, accuracy = among_others(logits, classes)
+    return -log_share[same].mean(), accuracy
 
 
 def balanced(logits: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
