@@ -10,7 +10,7 @@ that the workers have ready when their turn begins are not timed.
 
 Needs an idle machine. On two cores of an AMD EPYC with AVX-512, torch 2.14, it gives 1.56x in float32 (261 against
 407 ms a step, medians of 4 rounds). Of the network's step alone, 324 ms plain and in torch's layout, channels last
-leaves 296 and no products with padding 231 (`networks/resnet.py`, with the ReLU before the pool). Tried and left: the
+leaves 296 and no products with padding 231 (`small/resnet.py`, with the ReLU before the pool). Tried and left: the
 matrices of small maps by Tensor.unfold (270 instead of 243 ms, as its backward is slow); bfloat16 (167 instead of
 216 ms when idle, but 0.23x of the reference beside other work).
 """
@@ -34,8 +34,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from fewlabel.labels.rotation import ROTATIONS, four_copies
-from fewlabel.networks import resnet
 from fewlabel.networks.classifier import Classifier, linear_head
+from fewlabel.networks.small import resnet
 from fewlabel.training import augment, device, supervised
 
 IMAGES, BATCH, SHIFT, WORKERS, PREFETCH = 10_000, 64, 4, 2, 2
@@ -111,7 +111,7 @@ class Reference:
 
 
 class Ours:
-    """The stage pretrain_rotation's batches through `supervised.train`."""
+    """The rotation pretraining's batches through `supervised.train`."""
 
     def __init__(self, images: NDArray[np.uint8], on: torch.device, stem: resnet.Stem) -> None:
         self.network, self.images = network(on, stem), torch.from_numpy(images).to(on)

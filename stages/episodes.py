@@ -40,6 +40,8 @@ def main() -> None:
             for name in tasks:
                 fixed = test_episodes(name, data, settings, f"test task {name} of {split}", runs)
                 episodes.save(out / f"{name}.npz", fixed)
+                if (way := fixed.classes.shape[1]) < (params.Task.parse(name).way or 0):
+                    print(f"{name}: its episodes have {way} ways, as no group has more classes")
         sizes = f"{len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test classes"
         print(f"{split}: {sizes}, {data.drawings} images of each; test tasks {', '.join(tasks)}")
 
@@ -49,12 +51,14 @@ def test_episodes(
 ) -> episodes.Indices:
     """The fixed episodes of a test task. Raises `UserError` when the test classes cannot fill one."""
     task = params.Task.parse(name)
-    if task.kind == "runs":
-        if runs is None or (data.test[:, 1] > 0).any():
-            raise UserError(f"{where}: Lake's runs are of lake's test classes alone; leave it out")
+    if task.kind in ("runs", "tutorial") and (runs is None or (data.test[:, 1] > 0).any()):
+        raise UserError(f"{where}: that test is lake's alone: put it under episodes.published_tasks.lake")
+    if task.kind == "runs" and runs is not None:
         return protocols.lake_runs(runs, data.images[data.test[:, 0], :, 0])
     if task.kind == "tutorial":
-        return protocols.tutorial(task.way or len(data.test), task.shot, data.drawings)
+        way = task.way or len(data.test)
+        episodes.check(episodes.Shape(1, way, task.shot, 1), len(data.test), data.drawings, where, where)
+        return protocols.tutorial(way, task.shot, data.drawings)
     upright = np.flatnonzero(data.test[:, 1] == 0)
     if task.upright and len(upright) in (0, len(data.test)):
         which = "all" if len(upright) else "none"

@@ -86,7 +86,8 @@ def row_of(cell: Cell, task: str, transductive: bool, result: Result) -> Row:
         n *= result.first.size
         interval = wilson(round(float(result.accuracies.mean()) * n), n)
     protocol = few_shot_protocol(cell.split, task)
-    return cell.results.row(interval, n, protocol=protocol, transductive=transductive, budget=cell.params.budget)
+    facts = {"network": str(cell.settings.network), "budget": cell.params.budget}
+    return cell.results.row(interval, n, protocol=protocol, transductive=transductive, **facts)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 - ``scratch`` and ``finetune`` train all layers of ``transfer.backbone``, from random and from ImageNet weights;
 - ``frozen`` trains a linear head on ImageNet features, extracted by the stage transfer_features;
-- ``small-rotation`` trains all layers of the ResNet-18 that learnt to tell rotations on CIFAR-10, on small photographs,
+- ``small-rotation`` trains all layers of the network that learnt to tell rotations on CIFAR-10, on small photographs,
   as its features know images of 32x32; ``small-scratch`` is the same network and size from random weights.
 
 The result is that of the last epoch: the 153 validation photographs choose nothing. With ``--fold`` a quarter of the
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from fewlabel import params, results, tracking
 from fewlabel.data import hymenoptera
 from fewlabel.intervals import wilson
-from fewlabel.networks import backbones, resnet, weights
-from fewlabel.results import FEATURES, PRETRAINED, Metrics, whole_folder, write_json
+from fewlabel.networks import backbones, small, weights
+from fewlabel.results import FEATURES, Metrics, whole_folder, write_json
 from fewlabel.stage import launch
 from fewlabel.training import augment, dependencies, device, loop, supervised
 from fewlabel.training.checkpoint import Checkpoint
@@ -32,7 +32,7 @@ from fewlabel.transfer.photographs import FOLDS, split, write_predictions
 from fewlabel.transfer.starts import Start
 
 DATA = Path("data/prepared/hymenoptera.npz")
-IMAGENET_FEATURES, ROTATION = FEATURES / "features.safetensors", PRETRAINED / "backbone.safetensors"
+IMAGENET_FEATURES = FEATURES / "features.safetensors"
 WEIGHTS = Path("data/raw/backbone/weights.pth")
 CLASSES = len(hymenoptera.CLASSES)
 CHUNK = 32  # photographs per forward pass when measuring
@@ -78,6 +78,7 @@ def main() -> None:
         facts = {
             "method": f"{cell.method}-{backbone}",
             "protocol": "hymenoptera/train-val",
+            "network": backbone,
             "budget": everything.budget,
         }
         row = cell.row(wilson(correct, len(test_rows)), len(test_rows), **facts)
@@ -88,7 +89,7 @@ def main() -> None:
             checkpoint.end()
             return
         model = {"family": "transfer", "way": CLASSES, "image": list(data.images.shape[1:])}
-        model["backbone"] = None if own.size else backbone  # None: resnet.py's
+        model["backbone"] = backbone
         before = [str(folder) for folder in cell.trained[:-1]]
         about = {"settings": logged, "data": str(DATA), "after": before, "model": model}
         with whole_folder(folder) as out:
@@ -104,18 +105,21 @@ def build(
     name: params.TransferStart, everything: params.Params, seed: int, images: Tensor, on: torch.device
 ) -> tuple[Start, str]:
     """The start of this name, and what its backbone is called."""
-    settings, small = everything.transfer, everything.transfer_from[name].size
+    settings, side = everything.transfer, everything.transfer_from[name].size
     if name == "frozen":
         return starts.frozen(IMAGENET_FEATURES, on, len(images), CLASSES, seed), settings.backbone
-    if small:  # the network of CIFAR-10, on small photographs
-        scratch = name == "small-scratch"
-        module = resnet.resnet18(everything.pretrain_rotation.stem, seed) if scratch else resnet.load(ROTATION)
-        called, backbone = "resnet18", backbones.Backbone(module, resnet.WIDTHS[-1])
+    if side:  # the network of CIFAR-10, on small photographs
+        called = everything.pretrain.network
+        if name == "small-scratch":
+            module = small.create(called, seed, augment.to_float(augment.middle(images, side)))
+        else:
+            module = small.load(results.transfer(name, seed).trained[0] / "backbone.safetensors", called)
+        backbone = starts.small_backbone(module, called)
     else:
         pretrained = WEIGHTS if name == "finetune" else None
         called, sizes = settings.backbone, (settings.image_size, settings.crop_size)
         backbone = backbones.create(called, seed, pretrained, sizes)
-    size, crop_size = small or settings.image_size, small or settings.crop_size
+    size, crop_size = side or settings.image_size, side or settings.crop_size
     start = starts.all_layers(backbone, images.to(on), size, crop_size, settings.smallest_crop, CLASSES, seed)
     return start, called
 

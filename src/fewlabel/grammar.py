@@ -53,6 +53,10 @@ class Task:
             raise UserError(f"{short(name)}: no task; one is written like 5w1s, 5w1s1q, 5w1s1q-upright or all-5s")
         kind, way, shot, queries, upright, copies = found.groups()
         numbers = (int(way) if way else None, int(shot), int(queries) if queries else None)
+        if kind == "runs" and (numbers != (20, 1, None) or upright):
+            raise UserError(f"{name}: the published one-shot runs are runs-20w1s")
+        if kind == "tutorial" and (queries or upright):
+            raise UserError(f"{name}: a tutorial's test takes all other drawings as queries: leave the rest out")
         return Task(*numbers, bool(upright), kind, int(copies or 1))
 
 

@@ -34,7 +34,7 @@ PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 FileName = Annotated[str, Field(max_length=511)]  # of a class, perhaps in a group
-FinetuneStart = Literal["scratch", "rotation", "rotation-frozen-early", "rotation-frozen-last"]
+PretrainMethod = Literal["rotation", "emp_ssl"]
 TransferStart = Literal["scratch", "finetune", "frozen", "small-scratch", "small-rotation"]
 
 
@@ -105,6 +105,9 @@ class Network(Section):
 
     widths: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=4, max_length=4)]
     downsample: Literal["stride", "pool"]
+
+    def __str__(self) -> str:
+        return "-".join(map(str, [*self.widths, self.downsample]))
 
 
 class Distortion(Section):
@@ -180,12 +183,18 @@ class GradientTraining(Training):
 class Maml(GradientTraining):
     queries: Drawings
     outer_lr: Rate
-    outer_schedule: Literal["cosine", "constant"]
-    first_order: bool
-    second_order_from: Fraction
-    multi_step_loss: bool
-    learn_inner_lr: bool
-    anil: bool
+    outer_schedule: Literal["cosine", "constant"] = "cosine"
+    second_order_from: Fraction = 0.0
+    multi_step_loss: bool = False
+    learn_inner_lr: bool = False
+
+
+class Fomaml(Maml):
+    pass
+
+
+class Anil(Maml):
+    pass
 
 
 class Reptile(GradientTraining):
@@ -203,16 +212,29 @@ class Supervised(Section):
     weight_decay: Fraction
 
 
-class PretrainRotation(Supervised):
-    stem: Literal["imagenet", "cifar"]
+class Pretrain(Supervised):
+    """What every pretraining without labels has."""
+
+    network: Annotated[str, Field(pattern=r"^(resnet18-(imagenet|cifar)|compact(-[1-9][0-9]{0,3}){3})$")]
     images: Annotated[int, Field(ge=4, le=50_000)]
-    epochs: Epochs
-    shift: Shift
-    lr: Rate
-    evaluate_every: Epochs
-    curve_images: Count
-    save_every: Epochs
+    steps: Count
+    evaluate_every: Count
+    curve_images: Annotated[int, Field(ge=2, le=10_000)]
+    save_every: Count
     seed: Seed
+
+
+class PretrainRotation(Section):
+    lr: Rate
+    shift: Shift
+
+
+class PretrainEmpSsl(Section):
+    lr: Rate
+    crops: Annotated[int, Field(ge=2, le=256)]
+    smallest_crop: PositiveFraction
+    colour: Fraction
+    invariance: Rate
 
 
 class Finetune(Supervised):
@@ -220,6 +242,9 @@ class Finetune(Supervised):
 
     steps: Count
     epochs: Epochs
+    lr: Rate
+    frozen_lr: Rate
+    frozen_grids: Annotated[list[Annotated[int, Field(ge=1, le=32)]], Field(min_length=4, max_length=4)]
     shift: Shift
     loss: Literal["cross_entropy", "focal"]
     focal_alpha: Fraction
@@ -229,14 +254,6 @@ class Finetune(Supervised):
     curve_images: Count
     save_every: Count
     test_images: Count
-
-
-class FinetuneFrom(Section):
-    """What one start has of its own."""
-
-    lr: Rate
-    frozen_blocks: Annotated[int, Field(ge=0, le=4)] = 0
-    grid: Annotated[int, Field(ge=1, le=32)] = 1
 
 
 class Transfer(Supervised):
@@ -274,10 +291,13 @@ class Params(Section):
     nearest_mean: NearestMean
     contrastive: Contrastive
     maml: Maml
+    fomaml: Fomaml
+    anil: Anil
     reptile: Reptile
+    pretrain: Pretrain
     pretrain_rotation: PretrainRotation
+    pretrain_emp_ssl: PretrainEmpSsl
     finetune: Finetune
-    finetune_from: dict[FinetuneStart, FinetuneFrom]
     transfer: Transfer
     transfer_from: dict[TransferStart, TransferFrom]
 
@@ -309,8 +329,9 @@ class Params(Section):
                 tested = map(Task.parse, self.test_tasks(split))
                 if not any((each.way, each.shot) == (way, shot) for each in tested):
                     raise ValueError(f"cells.tasks names {task}, and no test task of {split} has that way and shot")
-            queries = self.maml.queries
-            _check_drawings(shot + queries, f"maml.queries = {queries} with task {task}", "maml.queries")
+            for name in ("maml", "fomaml", "anil"):
+                queries = getattr(self, name).queries
+                _check_drawings(shot + queries, f"{name}.queries = {queries} with task {task}", f"{name}.queries")
         return self
 
 

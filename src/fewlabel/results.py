@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, ValidationError
 from fewlabel.errors import DamagedFile, UserError
 from fewlabel.grammar import test_task
 from fewlabel.interrupts import uninterrupted
-from fewlabel.params import FinetuneStart, Params, TransferStart, parse_label_cell
+from fewlabel.params import Params, PretrainMethod, TransferStart, parse_label_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,8 @@ SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss"
 EPISODES = ["task", "transductive", "episode", "accuracy"]  # the columns of episodes.csv,
 PREDICTIONS = ["name", "true", "predicted", "confidence"]  # and of predictions.csv
 RESULTS, RAW = Path("results"), Path("data/raw")
-PRETRAINED, FEATURES = RESULTS / "pretrain_rotation", RESULTS / "transfer_features"
+FEATURES = RESULTS / "transfer_features"
+FINETUNED = ("scratch", *get_args(PretrainMethod), *(f"rotation-frozen-{groups}" for groups in (1, 2, 3)))
 Family = Literal["few-shot", "label-efficiency", "transfer"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -50,13 +51,13 @@ class Row(BaseModel, frozen=True):
     protocol: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
     transductive: bool = False
     seed: int
-    metric: Literal["accuracy", "rotation_accuracy"] = "accuracy"
+    metric: Literal["accuracy", "pretraining_accuracy"] = "accuracy"
     value: Share
     ci95_low: Share
     ci95_high: Share
     n: Annotated[int, Field(gt=0)]
     budget: str
-    network: str | None = None  # where a method has several
+    network: str
 
     @classmethod
     def of(cls, interval: tuple[float, float, float], n: int, **facts: Any) -> Row:
@@ -174,22 +175,24 @@ def few_shot(method: str, split: str, task: str | None, seed: int) -> Cell:
     return Cell("few-shot", method, Params.dataset(split), seed, RESULTS / "evaluate" / name, (trained,), split, task)
 
 
-def pretraining(seed: int) -> Cell:
-    """Rotation pretraining on CIFAR-10."""
-    return Cell("label-efficiency", "rotation", "cifar10", seed, PRETRAINED, (PRETRAINED,))
+def pretrained(method: str, seed: int) -> Cell:
+    """Pretraining on CIFAR-10 without labels."""
+    folder = RESULTS / "pretrain" / method
+    return Cell("label-efficiency", method, "cifar10", seed, folder, (folder,))
 
 
 def finetuning(start: str, labels: int, seed: int) -> Cell:
     """Training on so many labels of CIFAR-10 a class."""
     folder = RESULTS / "finetune" / f"{start}-{labels}-{seed}"
-    before = () if start == "scratch" else (PRETRAINED,)
+    method = start.partition("-")[0]
+    before = () if method == "scratch" else pretrained(method, seed).trained
     return Cell("label-efficiency", start, "cifar10", seed, folder, (*before, folder), labels=labels)
 
 
 def transfer(start: str, seed: int) -> Cell:
     """Training on the photographs."""
     folder = RESULTS / "transfer" / f"{start}-{seed}"
-    before = {"frozen": (FEATURES,), "small-rotation": (PRETRAINED,)}
+    before = {"frozen": (FEATURES,), "small-rotation": pretrained("rotation", seed).trained}
     return Cell("transfer", start, "hymenoptera", seed, folder, (*before.get(start, ()), folder))
 
 
@@ -199,9 +202,11 @@ def cells(params: Params) -> Iterator[Cell]:
     for methods, tasks in ((chosen.metric_methods, [None]), (chosen.gradient_methods, chosen.tasks)):
         for method, split, task, seed in itertools.product(methods, chosen.splits, tasks, chosen.few_shot_seeds):
             yield few_shot(method, split, task, seed)
-    yield pretraining(params.pretrain_rotation.seed)
-    for start, label_cell in itertools.product(get_args(FinetuneStart), chosen.label_cells):
+    for method in get_args(PretrainMethod):
+        yield pretrained(method, params.pretrain.seed)
+    for start, label_cell in itertools.product(FINETUNED, chosen.label_cells):
         yield finetuning(start, *parse_label_cell(label_cell))
+    yield finetuning("scratch-resnet18", *parse_label_cell(chosen.label_cells[0]))
     for start, seed in itertools.product(get_args(TransferStart), chosen.transfer_seeds):
         yield transfer(start, seed)
 

@@ -14,7 +14,7 @@ from fewlabel.strict import plain
 # What to lower when a stage runs out of memory; {0} and {1} are the arguments of its command line.
 LOWER = {
     "meta_train": "meta_batch, classes or way in section {0}",
-    "pretrain_rotation": "pretrain_rotation.batch_size",
+    "pretrain": "pretrain.batch_size",
     "finetune": "finetune.batch_size",
     "transfer": "transfer.batch_size or transfer.crop_size",
     "transfer_features": "transfer.image_size",

@@ -80,10 +80,12 @@ class Cell:
 
     def test_tasks(self) -> list[str]:
         """What its model is tested on: where it was trained for a task, all with that way and shot, and without
-        embeddings. Raises `UserError` when there is none."""
+        embeddings. No mean over distorted copies where it was not trained on any. Raises `UserError` when there is
+        none."""
         names = self.params.test_tasks(self.split)
         if self.task is None:
-            return names
+            distorts = self.settings.distortion != params.Distortion()
+            return [name for name in names if distorts or params.Task.parse(name).copies == 1]
         asked = params.parse_task(self.task)
         tasks = {name: params.Task.parse(name) for name in names}
         found = [name for name, task in tasks.items() if (task.way, task.shot) == asked and task.copies == 1]

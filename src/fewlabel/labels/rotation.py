@@ -1,4 +1,4 @@
-"""Rotation prediction: learn features without labels by telling how far an image was turned.
+"""Rotation prediction (RotNet): learn features without labels by telling how far an image was turned.
 
 Gidaris, Singh, Komodakis: Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018.
 """
@@ -6,9 +6,40 @@ Gidaris, Singh, Komodakis: Unsupervised Representation Learning by Predicting Im
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewlabel.labels.pretraining import Pretraining
+from fewlabel.networks.classifier import linear_head
+from fewlabel.params import PretrainRotation as Settings
+from fewlabel.training import augment
 
 ROTATIONS = 4  # 0, 90, 180 and 270 degrees counter-clockwise; the label counts the quarter turns
+
+
+class Rotation(Pretraining):
+    """Of each image all four rotations; the outputs are logits of the quarter turns."""
+
+    settings: Settings
+    question = "which-rotation"
+
+    @property
+    def copies(self) -> int:
+        return ROTATIONS
+
+    def head(self, width: int, seed: int) -> nn.Module:
+        return linear_head(width, ROTATIONS, seed)
+
+    def views(self, images: Tensor, draw: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        moved = images if draw is None else augment.shift_and_flip(images, self.settings.shift, draw)
+        turned, labels = four_copies(moved)
+        return augment.to_float(turned), labels
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, labels)
+
+    def right(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return outputs.argmax(1) == labels
 
 
 def four_copies(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,37 +1,39 @@
-"""What a training on few labels starts from: random weights, or the backbone that learnt to tell rotations."""
+"""What a training on few labels starts from: random weights, or a backbone that was pretrained without labels."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from fewlabel.networks import resnet
+from fewlabel.data.cifar10 import Cifar10
+from fewlabel.networks import small
 from fewlabel.networks.classifier import Classifier, linear_head
-from fewlabel.params import FinetuneFrom
+from fewlabel.training import augment
+
+WHITENED = 2000  # training images, without their labels, that a compact network's first layer whitens
 
 
-def head(settings: FinetuneFrom, classes: int, seed: int) -> nn.Module:
-    """What is put on the backbone that `shape` describes."""
-    blocks, grid = shape(settings)
-    width = resnet.WIDTHS[blocks - 1] * grid**2
-    linear = linear_head(width, classes, seed)
-    # Normalised without parameters, as the features of a frozen backbone come on every scale.
-    return nn.Sequential(nn.BatchNorm1d(width, affine=False), linear) if settings.frozen_blocks else linear
+def backbone(network: str, data: Cifar10, seed: int) -> nn.Module:
+    """The network of this name with random weights."""
+    return small.create(network, seed, augment.to_float(torch.from_numpy(data.train_images[:WHITENED])))
 
 
-def shape(settings: FinetuneFrom) -> tuple[int, int]:
-    """Blocks of the backbone, and cells a side that its last feature maps are averaged to: those of an early block keep
-    a grid; those of the last are pooled, as the rotation head saw them."""
-    return (settings.frozen_blocks, settings.grid) if settings.frozen_blocks else (len(resnet.WIDTHS), 1)
-
-
-def from_scratch(stem: resnet.Stem, classes: int, seed: int) -> Classifier:
+def from_scratch(network: str, data: Cifar10, classes: int, seed: int) -> Classifier:
     """All layers train, from random weights."""
-    return Classifier(resnet.resnet18(stem, seed), linear_head(resnet.WIDTHS[-1], classes, seed))
+    return Classifier(backbone(network, data, seed), head(network, None, 1, classes, seed))
 
 
-def from_backbone(path: Path, settings: FinetuneFrom, classes: int, seed: int) -> Classifier:
-    """All layers train, from the backbone's weights; or only a head on its first blocks, which stay frozen."""
-    backbone = resnet.load(path, *shape(settings))
-    return Classifier(backbone, head(settings, classes, seed), frozen=settings.frozen_blocks > 0)
+def from_pretrained(path: Path, network: str, groups: int | None, grid: int, classes: int, seed: int) -> Classifier:
+    """All layers train, from the pretrained weights; or only a head on the first groups, which stay frozen. Raises
+    `DamagedFile`."""
+    module = small.load(path, network, groups, grid)
+    return Classifier(module, head(network, groups, grid, classes, seed), frozen=groups is not None)
+
+
+def head(network: str, groups: int | None, grid: int, classes: int, seed: int) -> nn.Module:
+    """What is put on the backbone, or on its first groups, which are frozen."""
+    linear = linear_head(small.widths(network)[:groups][-1] * grid**2, classes, seed)
+    # Normalised without parameters, as the features of a frozen backbone come on every scale.
+    return linear if groups is None else nn.Sequential(nn.BatchNorm1d(linear.in_features, affine=False), linear)

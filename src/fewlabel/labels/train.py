@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewlabel import params
 from fewlabel.labels.subsets import Division
-from fewlabel.training import augment, loop, losses, supervised
+from fewlabel.training import augment, loop, supervised
 from fewlabel.training.checkpoint import Checkpoint
 
 CHUNK = 1000  # images per forward pass when measuring
@@ -50,7 +50,7 @@ def train(
     def measure(network: nn.Module) -> tuple[float, float]:
         return supervised.loss_and_accuracy(predict(network, curve_images), division.test_labels[: len(curve_images)])
 
-    loss = losses.choose(settings.loss, settings.focal_alpha, settings.focal_gamma)
+    loss = supervised.choose_loss(settings.loss, settings.focal_alpha, settings.focal_gamma)
     training = supervised.train(network, batch, measure, recipe, loss, name, checkpoint, log)
     if training.stopped_early:
         print(f"stopped at step {training.steps}: the target accuracy {settings.target_accuracy} was reached")

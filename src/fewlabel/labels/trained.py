@@ -8,22 +8,19 @@ import torch
 from torch import Tensor
 
 from fewlabel.labels import starts
-from fewlabel.networks import resnet
+from fewlabel.networks import small
 from fewlabel.networks import weights as files
 from fewlabel.networks.classifier import Classifier
-from fewlabel.params import FinetuneFrom
 from fewlabel.training import augment
 
 CHUNK = 1000  # images per forward pass
 
 
-def with_backbone(head: dict[str, Tensor], path: str, blocks: int) -> dict[str, Tensor]:
+def with_backbone(head: dict[str, Tensor], path: str, settings: dict[str, Any]) -> dict[str, Tensor]:
     """The weights of a whole network, from those of its head and the file of the backbone that was frozen."""
-    found = {f"head.{name}": tensor for name, tensor in head.items()}
-    for name, tensor in files.read(path)[0].items():
-        if not name.startswith("layer") or int(name[5]) <= blocks:
-            found[f"backbone.{name}"] = tensor
-    return found
+    module = small.load(path, settings["network"], settings["frozen"], settings["grid"])
+    tensors = {f"backbone.{name}": tensor for name, tensor in files.of(module).items()}
+    return tensors | {f"head.{name}": tensor for name, tensor in head.items()}
 
 
 def classify(config: dict[str, Any], weights: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -31,12 +28,11 @@ def classify(config: dict[str, Any], weights: dict[str, Tensor], images: Tensor)
 
     Args:
         config: ``way``, the number of classes, and ``settings``, of the stage finetune.
-        weights: of the whole network, frozen blocks included.
+        weights: of the whole network, frozen groups included.
     """
-    settings = FinetuneFrom(**{name: config["settings"][name] for name in FinetuneFrom.model_fields})
-    stem = resnet.stem_of(weights["backbone.conv1.weight"])
-    backbone = resnet.resnet18(stem, 0, *starts.shape(settings))
-    network = Classifier(backbone, starts.head(settings, config["way"], seed=0))
+    name, groups, grid = (config["settings"][key] for key in ("network", "frozen", "grid"))
+    backbone = small.create(name, 0, None, groups, grid)
+    network = Classifier(backbone, starts.head(name, groups, grid, config["way"], seed=0))
     network.load_state_dict(weights)
     network.eval()
     with torch.no_grad():

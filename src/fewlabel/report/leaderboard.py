@@ -14,21 +14,13 @@ from fewlabel.params import Maml, Params
 from fewlabel.results import Metrics, Row, Run
 
 COLUMNS = (
-    "family, method, dataset, protocol, transductive, seed, metric, value, ci95_low, ci95_high, n, "
+    "family, method, network, dataset, protocol, transductive, seed, metric, value, ci95_low, ci95_high, n, "
     "train_seconds, device, budget, source, reference, reference_source"
 ).split(", ")
-OPTIONAL = ["network"]  # columns that are there when a row has them
-NUMBER = ["family", "method", "protocol", "transductive", "metric", *OPTIONAL]  # what the seeds of a number share
-# What MAML's switches make of it, by those that are on, in the order of `params.Maml`. MAML++ with its derivatives'
-# order annealed or not: its paper does, its authors' settings for Omniglot do not.
-MAML_SWITCHES = ("first_order", "second_order_from", "multi_step_loss", "learn_inner_lr", "anil")
-MAML_VARIANTS = {
-    (): "maml",
-    ("first_order",): "fomaml",
-    ("anil",): "anil",
-    ("multi_step_loss", "learn_inner_lr"): "maml++",
-    ("second_order_from", "multi_step_loss", "learn_inner_lr"): "maml++",
-}
+NUMBER = ["family", "method", "network", "protocol", "transductive", "metric"]  # what the seeds of a number share
+MAML_SWITCHES = ("second_order_from", "multi_step_loss", "learn_inner_lr")
+# With or without the first: MAML++'s paper anneals the derivatives' order, its authors' settings for Omniglot do not.
+MAML_PLUS_PLUS = ("multi_step_loss", "learn_inner_lr")
 
 
 def gather(params: Params) -> pd.DataFrame:
@@ -44,7 +36,7 @@ def gather(params: Params) -> pd.DataFrame:
     table = pd.DataFrame(rows).merge(_references(), how="left", on=["method", "protocol", "transductive"])
     published = ~table["source"].isin(["embedded", "own"]) & (table["metric"] == "accuracy")
     table.loc[~published, ["reference", "reference_source"]] = None  # neither has a published number
-    return table[[*COLUMNS, *(name for name in OPTIONAL if table[name].notna().any())]].sort_values(
+    return table[list(COLUMNS)].sort_values(
         ["family", "protocol", "method", "transductive", "seed", "metric"],
         key=_natural,
         kind="stable",
@@ -56,8 +48,8 @@ def named(row: Row, metrics: Metrics, params: Params) -> Row:
     """The row under a name of its own where it is not what its plain name says, so that it meets no number published of
     something else."""
     method, protocol = row.method, row.protocol
-    if method == "maml":
-        method = _maml_variant(params.maml)
+    if row.method in ("maml", "fomaml", "anil"):
+        method = _variant(method, getattr(params, method))
     if row.family == "label-efficiency" and row.metric == "accuracy" and params.finetune.loss == "focal":
         method = f"{method}-focal"
     if metrics.stopped_early:  # chosen by looking at test images
@@ -65,10 +57,10 @@ def named(row: Row, metrics: Metrics, params: Params) -> Row:
     return row.model_copy(update={"method": method, "protocol": protocol})
 
 
-def _maml_variant(settings: Maml) -> str:
-    """The variant's name; of a mix that has none, ``maml-`` and the switches that are on."""
-    on = tuple(name for name in MAML_SWITCHES if getattr(settings, name))
-    return MAML_VARIANTS.get(on, "-".join(["maml", *on]))
+def _variant(method: str, settings: Maml) -> str:
+    """``maml++``, or the method with the names of the switches that are on."""
+    on = [name for name in MAML_SWITCHES if getattr(settings, name)]
+    return "maml++" if method == "maml" and on[-2:] == list(MAML_PLUS_PLUS) else "-".join([method, *on])
 
 
 def runs(params: Params) -> dict[str, Any]:
@@ -116,7 +108,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     Of one seed the interval stays what it was, over episodes or images.
     """
     lines = []
-    for _, rows in table.groupby([name for name in NUMBER if name in table], sort=False, dropna=False):
+    for _, rows in table.groupby(NUMBER, sort=False):
         line = rows.iloc[0].to_dict() | {"seeds": len(rows), "train_seconds": rows["train_seconds"].mean()}
         if len(rows) > 1:
             line |= dict(zip(("value", "ci95_low", "ci95_high"), seed_interval(rows["value"].tolist()), strict=True))
@@ -129,6 +121,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
 MARKDOWN: dict[str, Callable[[Any], str]] = {
     "family": lambda row: row["family"],
     "method": lambda row: row["method"],
+    "network": lambda row: row["network"],
     "protocol": lambda row: row["protocol"] + ("" if row["metric"] == "accuracy" else f" ({kind_of(row['metric'])})"),
     "transductive": lambda row: "yes" if row["transductive"] else "no",
     "accuracy, 95 % interval": lambda row: f"**{row['value']:.1%}** [{row['ci95_low']:.1%}, {row['ci95_high']:.1%}]",
@@ -149,8 +142,7 @@ def kind_of(metric: str) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
     """The leaderboard as a Markdown table, a line for each method and protocol."""
-    columns = MARKDOWN | {name: (lambda row, name=name: row[name] or "") for name in OPTIONAL if name in table}
-    return markdown_table(columns, over_seeds(table))
+    return markdown_table(MARKDOWN, over_seeds(table))
 
 
 def markdown_table(columns: dict[str, Callable[[Any], str]], table: pd.DataFrame) -> str:

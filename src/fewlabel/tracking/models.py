@@ -35,7 +35,7 @@ def log(store: Store, run: str, folder: Path, config: dict[str, Any]) -> None:
         file, target = Path(draft) / kept.name, Path(draft) / "model"
         tensors, _ = weights.read(kept)
         if config.get("backbone_file"):  # DVC keeps the head alone
-            tensors = trained.with_backbone(tensors, config["backbone_file"], config["settings"]["frozen_blocks"])
+            tensors = trained.with_backbone(tensors, config["backbone_file"], config["settings"])
         weights.write(file, tensors)
         _save(target, file, config, model.model_id, run)
         client.log_model_artifacts(model.model_id, str(target))

@@ -27,7 +27,7 @@ def log_curve(store: Store, run: str, stage: str, rows: Iterable[Row]) -> None:
     """Rows of a curve, under one name in every method. A test while training is on some images: it is no result."""
     from mlflow.entities import Metric
 
-    test = "curve_rotation_" if stage == "pretrain_rotation" else "curve_test_"
+    test = "curve_pretraining_" if stage.startswith("pretrain") else "curve_test_"
     metrics = []
     for step, seconds, numbers in rows:
         for key, value in numbers.items():

@@ -1,1 +1,1 @@
-"""What every training shares: the loop, checkpoints, augmentation, losses, the device."""
+"""What every training shares: the loop, checkpoints, augmentation, the device."""

@@ -73,6 +73,24 @@ def resized_crop_and_flip(images: Tensor, size: int, smallest: float, draw: torc
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
+def colour(images: Tensor, strength: float, draw: torch.Generator) -> Tensor:
+    """Four of five images in other brightness, contrast and saturation, and one of five in grey (Chen et al.: SimCLR,
+    ICML 2020, appendix A; without the hue).
+
+    Args:
+        images: (B, 3, H, W) float, 0 to 255; the result too.
+        strength: each factor lies between 1 − strength and 1 + strength.
+    """
+    chosen, grey, *factors = torch.rand((5, len(images), 1, 1, 1), generator=draw).to(images.device)
+    brightness, contrast, saturation = (1 + strength * (2 * factor - 1) for factor in factors)
+    changed = images * brightness
+    for factor, dims in ((contrast, (1, 2, 3)), (saturation, (1,))):
+        mean = changed.mean(dims, keepdim=True)
+        changed = mean + factor * (changed - mean)
+    changed = torch.where(chosen < 0.8, changed, images).clamp(0, 255)
+    return torch.where(grey < 0.2, changed.mean(1, keepdim=True), changed)
+
+
 def resize(images: Tensor, size: int) -> Tensor:
     """(B, channels, H, W) float → (B, channels, size, size), smoothed first where it shrinks."""
     if images.shape[-2:] == (size, size):

@@ -1,7 +1,8 @@
-"""Supervised training, as rotation pretraining, label efficiency and transfer do it: SGD with Nesterov momentum.
+"""Supervised training, as pretraining, label efficiency and transfer do it: SGD with Nesterov momentum.
 
 The learning rate rises linearly over the first tenth of the steps and falls to zero along half a cosine
-(Loshchilov, Hutter: SGDR, ICLR 2017).
+(Loshchilov, Hutter: SGDR, ICLR 2017). Focal loss: Lin, Goyal, Girshick, He, Dollár: Focal Loss for Dense Object
+Detection, ICCV 2017.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from fewlabel.training import device, loop
 from fewlabel.training.checkpoint import Checkpoint
-from fewlabel.training.losses import Loss
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return recipe.lr * (1 + math.cos(math.pi * (step - warm_up) / max(1, recipe.steps - warm_up))) / 2
 
 
+def best_is_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the highest logit is the label's, (n,)."""
+    return logits.argmax(1) == labels
+
+
 def train(
     network: nn.Module,
     batch: Callable[[int], tuple[Tensor, Tensor]],
@@ -69,6 +76,7 @@ def train(
     name: str = "training",
     checkpoint: Checkpoint | None = None,
     log: Callable[..., None] = lambda step, **numbers: None,
+    right: Loss = best_is_right,
 ) -> loop.Outcome:
     """Train in place by `loop.train`, which see for what is raised.
 
@@ -76,8 +84,9 @@ def train(
         network: inputs → logits; already on its device. Parameters without ``requires_grad`` do not move.
         batch: step → (inputs, labels), a function of the step alone.
         measure: network → (loss, accuracy) on test images, for the curve.
+        right: outputs and labels → whether each is right, for the curve.
     """
-    learner = Supervised(network, batch, measure, recipe, loss)
+    learner = Supervised(network, batch, measure, recipe, loss, right)
     outcome = loop.train(learner, loop.Settings(recipe.steps, recipe.save_every), name, checkpoint, log)
     network.eval()
     return outcome
@@ -94,9 +103,10 @@ class Supervised(loop.Learner):
         measure: Callable[[nn.Module], tuple[float, float]],
         recipe: Recipe,
         loss: Loss,
+        right: Loss = best_is_right,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # see `forward`
-        self.batch, self.test, self.recipe, self.loss = batch, measure, recipe, loss
+        self.batch, self.test, self.recipe, self.loss, self.right = batch, measure, recipe, loss, right
         moving = [parameter for parameter in network.parameters() if parameter.requires_grad]
         nesterov = recipe.momentum > 0
         self.optimiser = torch.optim.SGD(
@@ -114,7 +124,7 @@ class Supervised(loop.Learner):
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
-        right = (logits.argmax(1) == labels).sum().item()
+        right = self.right(logits, labels).sum().item()
         new = (loss.item() * len(labels), right, len(labels))
         self.sums = [total + number for total, number in zip(self.sums, new, strict=True)]
         return loss.item()
@@ -172,3 +182,26 @@ def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """Mean cross-entropy and the share of right answers."""
     labels = labels.cpu().long()
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+
+
+def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Mean of −α (1 − p)^γ log p, where p is the probability given to the true class.
+
+    Examples that are already right count less as γ grows; γ = 0 is α times the cross-entropy.
+
+    Args:
+        logits: (B, classes) float.
+        labels: (B,) int64.
+    """
+    cross_entropy = F.cross_entropy(logits, labels, reduction="none")
+    wrong = -(-cross_entropy).expm1()  # 1 − p, exact where p is close to 1
+    if gamma == 0:  # 0⁰ has no useful gradient
+        return alpha * cross_entropy.mean()
+    return (alpha * wrong.clamp_min(1e-12) ** gamma * cross_entropy).mean()
+
+
+def choose_loss(name: str, alpha: float, gamma: float) -> Loss:
+    """The loss of params.yaml: ``cross_entropy`` or ``focal``."""
+    if name == "focal":
+        return lambda logits, labels: focal_loss(logits, labels, alpha, gamma)
+    return F.cross_entropy

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fewlabel.errors import DamagedFile
-from fewlabel.networks import weights
+from fewlabel.networks import small, weights
 from fewlabel.networks.backbones import Backbone
 from fewlabel.networks.classifier import Classifier, linear_head
 from fewlabel.training import augment
@@ -27,6 +27,11 @@ class Start:
     network: nn.Module
     train_inputs: Callable[[Tensor, torch.Generator], Tensor]  # which, and draws for the augmentation
     test_inputs: Callable[[Tensor], Tensor]  # which
+
+
+def small_backbone(module: nn.Module, name: str) -> Backbone:
+    """A network of `networks.small`, with the inputs that it is pretrained on."""
+    return Backbone(module, small.widths(name)[-1], std=(0.25, 0.25, 0.25))
 
 
 def all_layers(

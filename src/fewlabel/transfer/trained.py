@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fewlabel.errors import UserError
-from fewlabel.networks import backbones, resnet
+from fewlabel.networks import backbones, small
 from fewlabel.networks.classifier import Classifier, linear_head
 from fewlabel.training import augment
+from fewlabel.transfer import starts
 
 CHUNK = 32  # photographs per forward pass
 
@@ -19,17 +20,15 @@ def classify(config: dict[str, Any], weights: dict[str, Tensor], images: Tensor)
     """uint8 photographs (n, 3, 256, 256) → logits (n, classes).
 
     Args:
-        config: ``way``, the number of classes; ``settings``, of the stage transfer; ``backbone``, its name, or None for
-            the ResNet-18 of the rotation pretraining.
+        config: ``way``, the number of classes; ``settings``, of the stage transfer; ``backbone``, its name.
         weights: of the network, or of a head on the ImageNet features of the backbone.
 
     Raises:
         UserError: it is a head alone, and no installed package has the weights of the backbone.
     """
     name, settings, head_alone = config["backbone"], config["settings"], "weight" in weights
-    if name is None:
-        stem = resnet.stem_of(weights["backbone.conv1.weight"])
-        made = backbones.Backbone(resnet.resnet18(stem, seed=0), resnet.WIDTHS[-1])
+    if settings["size"]:
+        made = starts.small_backbone(small.create(name, seed=0), name)
     else:
         imagenet = backbones.packaged_weights(name) if head_alone else None
         if head_alone and imagenet is None:

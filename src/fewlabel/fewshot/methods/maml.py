@@ -1,12 +1,9 @@
 """MAML: Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", 2017.
 
 Inner loop: a few gradient steps on a task's support set, from shared weights. Outer loop: the query loss after those
-steps is differentiated through them. Switches of the settings:
-
-- ``first_order`` drops the second derivatives (the paper's section 5.2);
-- ``multi_step_loss``, ``learn_inner_lr``, ``second_order_from`` and ``outer_schedule`` are MAML++'s stabilisers:
-  Antoniou, Edwards and Storkey, "How to train your MAML", 2019, section 4;
-- ``anil`` adapts the head alone: Raghu et al., "Rapid learning or feature reuse?", 2020.
+steps is differentiated through them. The settings ``multi_step_loss``, ``learn_inner_lr``, ``second_order_from`` and
+``outer_schedule`` are MAML++'s stabilisers: Antoniou, Edwards and Storkey, "How to train your MAML", 2019, section 4.
+``fomaml`` and ``anil`` are this method but for one attribute.
 """
 
 from __future__ import annotations
@@ -31,13 +28,15 @@ class Maml(Method):
     modes = (True, False)  # batch norm sees the whole query set, or one query at a time
     way_parameter = "cells.tasks"
     shot_parameter = "cells.tasks and maml.queries"
+    first_order = False  # True: no second derivatives
+    head_only = False  # True: the inner loop moves the head alone
 
     model: MamlNetwork
     optimizer: torch.optim.Optimizer
 
     def __init__(self, settings: Settings, problem: Problem, device: torch.device) -> None:
         super().__init__(settings, problem, device)
-        self.model = MamlNetwork(settings, problem).to(device)
+        self.model = MamlNetwork(settings, problem, self.head_only).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.outer_lr)
         self.shape = Shape(settings.meta_batch, problem.way, problem.shot, settings.queries)
 
@@ -54,7 +53,7 @@ class Maml(Method):
 
         With several processes each one brings its own tasks, and all get the mean.
         """
-        second_order = not self.settings.first_order and done >= self.settings.second_order_from
+        second_order = not self.first_order and done >= self.settings.second_order_from
         importance = step_importance(self.settings, done)
 
         def part(images: Tensor, queries: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
@@ -122,11 +121,11 @@ class Maml(Method):
             second_order: keep the graph of the gradients, for derivatives through them.
         """
         conv4 = self.model.conv4
-        if self.settings.anil:  # one pass does for all steps
+        if self.head_only:  # one pass does for all steps
             features = conv4.side_by_side_features(weights, images)
 
         def loss(moving: Weights) -> Tensor:
-            if self.settings.anil:
+            if self.head_only:
                 logits = conv4.head_of(moving, features)
             else:
                 logits = conv4.side_by_side(moving, images, second_order)
@@ -153,11 +152,11 @@ class Maml(Method):
 class MamlNetwork(nn.Module):
     """Conv4, and the inner rates where they are learnt: (steps, moving weights)."""
 
-    def __init__(self, settings: Settings, problem: Problem) -> None:
+    def __init__(self, settings: Settings, problem: Problem, head_only: bool) -> None:
         super().__init__()
         self.conv4 = Conv4(settings.network, problem.way, False, problem.channels, problem.size)
         names = [name for name, _ in self.conv4.named_parameters()]
-        self.moving = [name for name in names if name.startswith("head.")] if settings.anil else names
+        self.moving = [name for name in names if name.startswith("head.")] if head_only else names
         self.inner_lr = settings.inner_lr
         rates = torch.full((settings.inner_steps, len(self.moving)), settings.inner_lr)
         self.rates = nn.Parameter(rates) if settings.learn_inner_lr else None

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
-from fewlabel.params import METHODS, FinetuneStart, TransferStart
-from fewlabel.report.leaderboard import MAML_VARIANTS
+from fewlabel.params import METHODS, TransferStart
+from fewlabel.results import FINETUNED
 
 PALETTE = ("#0072B2", "#D55E00", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#999999", "#5E3C99")
 SHAPES = "osPX^vd<"
@@ -27,11 +27,11 @@ SCRATCH = ("#000000", ">")  # without pretraining: what the others of its family
 # A method's colour and marker follow from its place in its family.
 STYLES = {
     name: (PALETTE[place % len(PALETTE)], SHAPES[place % len(SHAPES)])
-    for family in (METHODS, get_args(FinetuneStart)[1:], get_args(TransferStart)[1:])
+    for family in (METHODS, FINETUNED[1:], get_args(TransferStart)[1:])
     for place, name in enumerate(family)
 }
 STYLES["scratch"] = SCRATCH
-STYLES |= dict.fromkeys(MAML_VARIANTS.values(), STYLES["maml"])
+STYLES["maml++"] = STYLES["maml"]
 UNKNOWN = ("#999999", "*")
 RIGHT, WRONG = "#0072B2", "#D55E00"
 DPI = 130

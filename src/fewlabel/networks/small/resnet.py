@@ -7,14 +7,11 @@ names, and with the ImageNet stem the weights of a seed, are torchvision's. Impo
 from __future__ import annotations
 
 from collections import OrderedDict
-from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from fewlabel.networks import weights
 
 Stem = Literal["imagenet", "cifar"]
 WIDTHS = (64, 128, 256, 512)  # channels after each group of blocks
@@ -90,21 +87,3 @@ def resnet18(stem: Stem, seed: int, blocks: int = 4, grid: int = 1) -> nn.Sequen
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     kept = OrderedDict((name, layers[name]) for name in list(layers)[: 4 + blocks])
     return nn.Sequential(kept | {"pool": nn.AdaptiveAvgPool2d(grid), "flatten": nn.Flatten()})
-
-
-def stem_of(first: Tensor) -> Stem:
-    """The stem, by the weights of its convolution."""
-    return "imagenet" if first.shape[-1] == 7 else "cifar"
-
-
-def save(backbone: nn.Sequential, stem: Stem, path: Path) -> None:
-    """Write the weights; the stem travels with them."""
-    weights.write(path, weights.of(backbone), stem=stem)
-
-
-def load(path: str | Path, blocks: int = 4, grid: int = 1) -> nn.Sequential:
-    """The backbone that `save` wrote, or its first blocks. Raises `DamagedFile`."""
-    tensors, metadata = weights.read(path)
-    backbone = resnet18(cast(Stem, metadata.get("stem", "imagenet")), seed=0, blocks=blocks, grid=grid)
-    weights.fill(backbone, {name: tensors[name] for name in backbone.state_dict() if name in tensors}, path)
-    return backbone
