@@ -234,7 +234,7 @@ class PretrainEmpSsl(Section):
     crops: Annotated[int, Field(ge=2, le=256)]
     smallest_crop: PositiveFraction
     colour: Fraction
-    invariance: Rate
+    invariance: Annotated[float, Field(gt=0, le=10_000)]
 
 
 class Finetune(Supervised):
