@@ -44,4 +44,5 @@ def result_row(family: str, method: str, dataset: str, protocol: str, **more: An
         "ci95_high": 0.7,
         "n": 4,
         "budget": "smoke",
+        "network": "64-64-64-64-pool",
     } | more

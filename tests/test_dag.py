@@ -42,6 +42,7 @@ RAW = {"fewlabel.data.archives", "fewlabel.data.images"}
 
 
 def interpolate(text: str, item: dict[str, Any]) -> str:
+    text = text.replace("${cells.label_cells[0]}", PARAMS["cells"]["label_cells"][0])
     return re.sub(r"\$\{item\.(\w+)\}", lambda match: str(item[match.group(1)]), text)
 
 

@@ -14,16 +14,20 @@ from safetensors.torch import save_file
 
 from fewlabel import params
 from fewlabel.data import cifar10, hymenoptera
-from fewlabel.networks import backbones, resnet
+from fewlabel.networks import backbones, small, weights
 from fewlabel.training import dependencies
-from stages import finetune, pretrain_rotation, transfer, transfer_features
+from stages import finetune, pretrain, transfer, transfer_features
 from tests.conftest import ROOT
 from tests.test_dag import EXPANDED, interpolate
 
-SCRIPTS = {each.__name__: each for each in (finetune, pretrain_rotation, transfer, transfer_features)}
+SCRIPTS = {each.__name__: each for each in (finetune, pretrain, transfer, transfer_features)}
 WHERE = {"data.mirror"}  # where weights come from, not what they are
-FROM = ("finetune_from", "transfer_from")
-SHARED = ("transfer.", "pretrain_rotation.stem")  # declared for every start of transfer, though not each reads all
+FROM = ("transfer_from",)
+# Declared for every start of a stage, though not each reads all.
+SHARED = {
+    "stages.transfer": ("transfer.", "pretrain.network"),
+    "stages.finetune": ("finetune.frozen_", "pretrain.network"),
+}
 
 
 def declared(names: list[str], item: dict[str, str]) -> set[str]:
@@ -52,22 +56,24 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     """A folder with what comes before these stages, very small; → the settings of the smoke budget."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    small, labels = rng.integers(256, size=(500, 3, 32, 32), dtype=np.uint8), (np.arange(500) % 10).astype(np.uint8)
-    data = cifar10.Cifar10(small, labels, small[:2], labels[:2], "embedded")
+    little, labels = rng.integers(256, size=(500, 3, 32, 32), dtype=np.uint8), (np.arange(500) % 10).astype(np.uint8)
+    data = cifar10.Cifar10(little, labels, little[:2], labels[:2], "embedded")
     monkeypatch.setattr(cifar10, "load", lambda path: data)
     large = rng.integers(256, size=(12, 3, 64, 64), dtype=np.uint8)
     classes, names = (np.arange(12) % 2).astype(np.uint8), np.array([f"{number}.jpg" for number in range(12)])
     photographs = hymenoptera.Hymenoptera(large, classes, np.arange(12) < 8, names, "embedded")
     monkeypatch.setattr(hymenoptera, "load", lambda path: photographs)
-    for path in (finetune.DATA, transfer.DATA, finetune.BACKBONE, transfer.IMAGENET_FEATURES):
+    pretrained = [Path(f"results/pretrain/{name}/backbone.safetensors") for name in ("rotation", "emp_ssl")]
+    for path in (finetune.DATA, transfer.DATA, transfer.IMAGENET_FEATURES, *pretrained):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     transfer.WEIGHTS.parent.mkdir(parents=True)
     transfer.WEIGHTS.symlink_to(backbones.packaged_weights(backbones.LITE0) or "")
-    resnet.save(resnet.resnet18("imagenet", 0), "imagenet", finetune.BACKBONE)
     save_file({name: torch.ones(12, 1280) for name in ("upright", "mirrored")}, transfer.IMAGENET_FEATURES)
     raw = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"budget": "smoke"}
-    raw["pretrain_rotation"] |= {"images": 4, "epochs": 1, "batch_size": 4, "evaluate_every": 1, "curve_images": 1}
+    raw["pretrain"] |= {"network": "compact-4-4-4", "images": 16, "steps": 1, "curve_images": 2}
+    for path in pretrained:
+        weights.write(path, weights.of(small.create("compact-4-4-4", 0)))
     raw["finetune"] |= {"steps": 1, "epochs": 0.001, "test_images": 2}
     raw["transfer"] |= {"image_size": 32, "crop_size": 32, "batch_size": 8}
     return params.parse(raw)
@@ -93,4 +99,4 @@ def test_a_stage_reads_what_it_declares(script, arguments, keys, inputs, monkeyp
     SCRIPTS[script].main()
     read = read - WHERE - set(FROM) | {"budget"}  # which picks the values of the others
     assert read <= keys
-    assert {key for key in keys - read if not (script == "stages.transfer" and key.startswith(SHARED))} == set()
+    assert {key for key in keys - read if not key.startswith(SHARED.get(script, ("-",)))} == set()

@@ -48,7 +48,7 @@ def test_a_mapping_over_budgets_gives_the_chosen_entry(entries: dict[str, int], 
         ("seimese", {}, "seimese = {}: unknown parameter; the closest valid key is siamese"),
         ("maml.inner_lr", -1, "maml.inner_lr = -1: input should be greater than 0"),
         ("maml.inner_lr", float("nan"), "maml.inner_lr = nan"),
-        ("maml.first_order", "yes", "maml.first_order = 'yes': input should be a valid boolean"),
+        ("maml.learn_inner_lr", "yes", "maml.learn_inner_lr = 'yes': input should be a valid boolean"),
         ("maml.iterations", 1.5, "maml.iterations = 1.5: input should be a valid integer"),
         ("maml.iterations", {"smoke": 1}, "maml.iterations: has no value for budget 'cpu'"),
         ("budget", "huge", "budget = 'huge': must be one of smoke, cpu, night, gpu"),
@@ -81,8 +81,12 @@ def test_a_mapping_over_budgets_gives_the_chosen_entry(entries: dict[str, int], 
             ["maml"],
             "cells.metric_methods names maml, and there are siamese, prototypes, nearest",
         ),
-        ("cells.gradient_methods", ["mamml"], "cells.gradient_methods names mamml, and there are maml, reptile"),
-        ("finetune_from.rotation.rl", 1, "finetune_from.rotation.rl = 1: unknown parameter; the closest valid key is"),
+        (
+            "cells.gradient_methods",
+            ["mamml"],
+            "cells.gradient_methods names mamml, and there are maml, fomaml, anil",
+        ),
+        ("transfer_from.frozen.rl", 1, "transfer_from.frozen.rl = 1: unknown parameter; the closest valid key is"),
         ("prototypes.queries", 20, "prototypes: shot 1 with 20 queries needs 21 drawings"),
         ("launch", "sh -c x", "launch = 'sh -c x'"),
         ("device", "tpu", "device = 'tpu'"),
@@ -117,8 +121,9 @@ def test_each_split_has_its_test_tasks() -> None:
         "own_images", {"flowers": {"folder": "x", "tasks": ["5w1s", "5w5s5q", "3w1s"]}, "pets": {"folder": "y"}}
     )
     chosen = params.parse(raw)
-    assert chosen.test_tasks("lake") == chosen.episodes.tasks == chosen.test_tasks("pets")
-    assert chosen.test_tasks("vinyals") == [*chosen.episodes.tasks, *RAW["episodes"]["published_tasks"]["vinyals"]]
+    assert chosen.test_tasks("pets") == chosen.episodes.tasks
+    for split, published in RAW["episodes"]["published_tasks"].items():
+        assert chosen.test_tasks(split) == [*chosen.episodes.tasks, *published]
     assert chosen.test_tasks("flowers") == ["5w1s", "5w5s5q", "3w1s"]
     assert (chosen.dataset("lake"), chosen.dataset("pets")) == ("omniglot", "pets")
 
@@ -154,7 +159,7 @@ def test_a_missing_file_is_refused(tmp_path) -> None:
 
 def test_a_task_that_is_tested_nowhere_is_refused() -> None:
     cell = Cell(params.load(ROOT / "params.yaml"), "maml", "lake", "5w1s", 0)
-    assert cell.test_tasks() == ["5w1s"]
+    assert cell.test_tasks() == ["5w1s", "within-5w1s"]
     with pytest.raises(UserError, match="7w3s: no test task of lake has that way and shot: 5w1s, "):
         replace(cell, task="7w3s").test_tasks()
 

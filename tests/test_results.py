@@ -94,7 +94,7 @@ def test_the_folders_are_those_of_dvc_yaml() -> None:
 
 def test_metrics_are_read_as_they_were_written_with_whole_rows_and_no_more_than_was_said(tmp_path) -> None:
     about = {"family": "few-shot", "method": "siamese", "dataset": "omniglot", "protocol": "lake-within/5w1s"}
-    row = Row.of((0.5, 0.25, 0.75), 8, **about, seed=1, budget="smoke")
+    row = Row.of((0.5, 0.25, 0.75), 8, **about, seed=1, budget="smoke", network="64-64-64-64-pool")
     metrics = Metrics(origin="archive", rows=[row], episodes={"within-5w1s": "digest"})
     metrics.write(tmp_path)
     written = json.loads((tmp_path / "metrics.json").read_text())

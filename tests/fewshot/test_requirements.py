@@ -37,7 +37,7 @@ def test_too_few_images_for_all_that_takes_more() -> None:
     for each in (
         "test task 5w1s takes 16",
         "test task all-5s takes 20",
-        "prototypes takes 6",
+        "reptile for 5w1s takes 10",
         "maml for 5w5s takes 10",
     ):
         assert each in text

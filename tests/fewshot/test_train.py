@@ -26,14 +26,16 @@ from tests.conftest import a_network
 METHODS = list(params.METHODS)
 CPU = torch.device("cpu")
 COMMON = {"network": a_network(8), "patience": None}
+INNER = {"inner_lr": 0.4, "inner_steps": 1, "test_inner_steps": 1}
+PLAIN_MAML = {"meta_batch": 2, "queries": 2, "outer_lr": 0.001} | INNER
 OWN: dict[str, dict[str, Any]] = {
     "siamese": {"loss": "pairs", "classes": 8, "drawings": 4, "lr": 0.001},
     "prototypes": {"way": 8, "shot": 1, "queries": 2, "every_support": False, "temperature": 1.0, "lr": 0.001},
     "nearest_mean": {"classes": 8, "drawings": 2, "lr": 0.01},
     "contrastive": {"classes": 8, "drawings": 3, "temperature": 0.1, "lr": 0.01},
-    "maml": {"meta_batch": 2, "queries": 2, "inner_lr": 0.4, "inner_steps": 1, "test_inner_steps": 1,
-             "outer_lr": 0.001, "outer_schedule": "cosine", "first_order": False, "second_order_from": 0.5,
-             "multi_step_loss": True, "learn_inner_lr": True, "anil": False},
+    "maml": PLAIN_MAML | {"second_order_from": 0.5, "multi_step_loss": True, "learn_inner_lr": True},
+    "fomaml": PLAIN_MAML,
+    "anil": PLAIN_MAML,
     "reptile": {"meta_batch": 2, "train_shots": 10, "inner_batch": 10, "inner_optimizer": "sgd", "inner_lr": 0.2,
                 "inner_steps": 5, "test_inner_steps": 10, "outer_step": 1.0},
 }  # fmt: skip

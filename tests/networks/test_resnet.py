@@ -1,10 +1,8 @@
-from pathlib import Path
-
 import pytest
 import torch
 import torchvision
 
-from fewlabel.networks import resnet
+from fewlabel.networks.small import resnet
 
 
 @pytest.mark.parametrize(("stem", "side"), [("imagenet", 1), ("cifar", 4)])
@@ -59,16 +57,3 @@ def test_the_seed_decides(stem: resnet.Stem) -> None:
     one, same, other = (resnet.resnet18(stem, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(value, same[name]) for name, value in one.items())
     assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
-
-
-def test_saved_and_loaded_whole_or_in_part(tmp_path: Path) -> None:
-    backbone = resnet.resnet18("cifar", seed=3).eval()
-    for name in ("a", "b"):
-        resnet.save(backbone, "cifar", tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    images = torch.randn(2, 3, 16, 16)
-    torch.testing.assert_close(resnet.load(tmp_path / "a").eval()(images), backbone(images))
-    part = resnet.load(tmp_path / "a", blocks=2).eval()
-    torch.testing.assert_close(part(images), backbone[:6](images).mean((-2, -1)))
-    assert part(images).shape == (2, resnet.WIDTHS[1])
-    assert resnet.load(tmp_path / "a", blocks=2, grid=2)(images).shape == (2, resnet.WIDTHS[1] * 4)

@@ -80,9 +80,9 @@ MAML = {"meta_train@maml-lake-5w1s-0", "evaluate@maml-lake-5w1s-0"}
 METRIC = {"metric_train@prototypes-lake-0", "evaluate_metric@prototypes-lake-0"}
 FINETUNE = {
     "finetune@rotation-20-0",
-    "finetune@rotation-frozen-early-20-0",
-    "finetune@rotation-frozen-last-20-0",
-    "from_scratch@20-0",
+    "finetune@emp_ssl-20-0",
+    *(f"finetune_frozen@rotation-{groups}-20-0" for groups in (1, 2, 3)),
+    "finetune_scratch@20-0",
 }
 TRANSFER = {
     "transfer@scratch-0",
@@ -91,23 +91,22 @@ TRANSFER = {
     "transfer_rotation@0",
     "transfer_frozen@0",
 }
+PRETRAIN = {"pretrain@rotation", "pretrain@emp_ssl", "finetune_resnet18"}
 SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        ("params.yaml", "inner_lr: 0.4", "inner_lr: 0.3", MAML),
-        ("params.yaml", "lr: 0.002               # at the start", "lr: 0.004  # at the start", METRIC),
-        ("params.yaml", "  lr: 0.1  ", "  lr: 0.2  ", {"pretrain_rotation"}),
-        ("params.yaml", "  rotation: {lr: 0.03}", "  rotation: {lr: 0.02}", {"finetune@rotation-20-0"}),
+        ("params.yaml", "learn_inner_lr: true    #", "learn_inner_lr: false    #", MAML),
+        ("params.yaml", "temperature: 16.0", "temperature: 8.0", METRIC),
+        ("params.yaml", "crops: {smoke: 4", "crops: {smoke: 3", {"pretrain@emp_ssl"}),
         (
             "params.yaml",
             "momentum: 0.9\n  weight_decay: 0.0005\n  loss",
             "momentum: 0.8\n  weight_decay: 0.0005\n  loss",
-            FINETUNE,
+            FINETUNE | {"finetune_resnet18"},
         ),
-        ("params.yaml", "    grid: 4 ", "    grid: 2 ", {"finetune@rotation-frozen-early-20-0"}),
         ("params.yaml", "lr: 0.005", "lr: 0.004", {"transfer@finetune-0"}),
         ("params.yaml", "frozen: {lr: 0.03", "frozen: {lr: 0.02", {"transfer_frozen@0"}),
         ("src/fewlabel/fewshot/methods/maml.py", "", "# changed\n", MAML),
@@ -116,7 +115,7 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
             "src/fewlabel/training/augment.py",
             "",
             "# changed\n",
-            FINETUNE | TRANSFER | {"pretrain_rotation", "transfer_features", "download_backbone"},
+            FINETUNE | TRANSFER | PRETRAIN | {"transfer_features", "download_backbone"},
         ),
         ("src/fewlabel/report/figures/style.py", "", "# changed\n", {"compare"}),
         ("src/fewlabel/tracking/__init__.py", "", "# changed\n", set()),
@@ -147,7 +146,7 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
         ),
     ],
     ids=(
-        "inner_lr lr pretrain_rotation finetune finetune_all finetune_early transfer_finetune transfer_frozen "
+        "inner_lr temperature pretrain finetune transfer_finetune transfer_frozen "
         "maml.py conv4.py augment.py style.py tracking.py seed split labels transfer_seed method"
     ).split(),
 )

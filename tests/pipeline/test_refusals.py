@@ -24,8 +24,8 @@ def nothing_in(folder: Path) -> None:
 
 
 def test_an_unknown_parameter(clone) -> None:
-    clone.set(**{"  inner_lr: 0.4": "  inner_lrr: 0.4"})
-    refused(clone.stage("stages.download", "omniglot", ok=False), "maml.inner_lrr", "maml.inner_lr")
+    clone.set(**{"  learn_inner_lr: true    #": "  learn_inner_lrr: true    #"})
+    refused(clone.stage("stages.download", "omniglot", ok=False), "maml.learn_inner_lrr", "maml.learn_inner_lr")
     nothing_in(clone.folder / "data" / "raw")
 
 

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from fewlabel import params, tracking
 from fewlabel.report import leaderboard
+from fewlabel.results import FINETUNED
 
 pytestmark = pytest.mark.pipeline
 TASKS = ("5w1s", "5w5s")
@@ -82,7 +83,7 @@ def test_figures_and_curves_are_there_and_on_one_page(finished) -> None:
     assert figures == numbers | {"rotation_against_supervised", "episode_lake", "confusion_lake"}
     assert sum(path.stat().st_size for path in (finished.folder / "metrics" / "figures").iterdir()) < 1_000_000
     curve = pd.read_csv(finished.folder / "metrics" / "curves" / "cifar10-20-0" / "test_accuracy.csv")
-    assert list(curve) == ["step", "scratch", "rotation", "rotation-frozen-early", "rotation-frozen-last"]
+    assert list(curve) == ["step", *FINETUNED]
     finished.run(["dvc", "plots", "show", "--out", "plots"])
     page = (finished.folder / "plots" / "index.html").read_text()
     for shown in figures:
@@ -152,7 +153,7 @@ def test_the_figures_are_in_mlflow_too(finished) -> None:
 def test_label_and_transfer_rows_name_their_arm_and_backbone(finished) -> None:
     table = pd.read_csv(finished.folder / "metrics" / "comparison.csv")
     arms = {family: set(rows["method"]) for family, rows in table.groupby("family")}
-    assert arms["label-efficiency"] == {"scratch", "rotation", "rotation-frozen-early", "rotation-frozen-last"}
+    assert arms["label-efficiency"] == {*FINETUNED, "scratch-resnet18"}
     lite0, small = ("scratch", "finetune", "frozen"), ("small-scratch", "small-rotation")
     assert arms["transfer"] == {f"{a}-efficientnet_lite0" for a in lite0} | {f"{a}-resnet18" for a in small}
     for measured in (finished.folder / "results").glob("*/*/run.json"):

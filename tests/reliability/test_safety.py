@@ -22,7 +22,7 @@ from fewlabel import params
 from fewlabel.data import cifar10, few_shot, hymenoptera, omniglot
 from fewlabel.errors import UserError
 from fewlabel.fewshot import episodes
-from fewlabel.networks import backbones, resnet, weights
+from fewlabel.networks import backbones, small, weights
 from fewlabel.report import examples
 from fewlabel.results import RESULTS
 from fewlabel.training import checkpoint
@@ -86,7 +86,7 @@ def read_examples(path: Path) -> None:
 # By the name of the file, how it is read.
 READERS: dict[str, Callable[[Path], Any]] = {
     "weights.pth": backbones._read,
-    "backbone.safetensors": resnet.load,
+    "backbone.safetensors": lambda path: small.load(path, "resnet18-imagenet"),
     "model.safetensors": weights.read,
     "features.safetensors": lambda path: starts.frozen(path, torch.device("cpu"), photographs=3, classes=2, seed=0),
     "omniglot.npz": omniglot.load,

@@ -9,14 +9,15 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fewlabel.params import GRADIENT_METHODS, METRIC_METHODS, FinetuneStart, TransferStart
+from fewlabel.params import GRADIENT_METHODS, METRIC_METHODS, TransferStart
 from fewlabel.report import leaderboard, paired
 from fewlabel.report.examples import Episode
 from fewlabel.report.figures import episodes, few_shot, labels, overview, photographs, style
+from fewlabel.results import FINETUNED
 
 PARTS, WHATS = ("train", "test"), ("loss", "accuracy")
 NO_DIFFERENCES = pd.DataFrame(columns=paired.COLUMNS)
-FAMILIES = [(*METRIC_METHODS, *GRADIENT_METHODS), get_args(FinetuneStart), get_args(TransferStart)]
+FAMILIES = [(*METRIC_METHODS, *GRADIENT_METHODS), FINETUNED, get_args(TransferStart)]
 
 
 def table_of(seeds: int, source: str = "mirror") -> pd.DataFrame:
@@ -32,7 +33,7 @@ def table_of(seeds: int, source: str = "mirror") -> pd.DataFrame:
     of_labels = [
         ("label-efficiency", start, "cifar10", f"cifar10/{count}-per-class", False)
         for count in (20, 100)
-        for start in get_args(FinetuneStart)
+        for start in FINETUNED
     ]
     of_transfer = [
         ("transfer", f"{start}-resnet18", "hymenoptera", "hymenoptera/train-val", False)
@@ -46,6 +47,7 @@ def table_of(seeds: int, source: str = "mirror") -> pd.DataFrame:
                 {
                     "family": family,
                     "method": method,
+                    "network": "conv4",
                     "dataset": dataset,
                     "protocol": protocol,
                     "transductive": mode,
@@ -98,7 +100,7 @@ def test_the_methods_of_a_family_differ_in_colour_and_in_marker(family: tuple[st
 
 def test_a_variant_looks_like_its_method_and_a_stranger_like_no_other() -> None:
     assert style.style("frozen-resnet18") == style.STYLES["frozen"]
-    assert style.style("rotation-frozen-early-focal") == style.STYLES["rotation-frozen-early"]
+    assert style.style("rotation-frozen-1-focal") == style.STYLES["rotation-frozen-1"]
     assert style.style("maml++") == style.STYLES["maml"]
     assert style.style("stranger") == style.UNKNOWN not in style.STYLES.values()
 

@@ -11,7 +11,7 @@ from fewlabel import tracking
 from fewlabel.tracking import execution
 
 ROW = {"family": "few-shot", "method": "maml", "metric": "accuracy", "transductive": False, "seed": 0}
-ROW |= {"dataset": "omniglot", "n": 9, "budget": "smoke", "ci95_low": 0.25, "ci95_high": 1.0}
+ROW |= {"dataset": "omniglot", "n": 9, "budget": "smoke", "network": "conv4", "ci95_low": 0.25, "ci95_high": 1.0}
 
 
 @pytest.fixture(scope="session")

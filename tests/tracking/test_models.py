@@ -14,7 +14,7 @@ from torch import nn
 from fewlabel import params, tracking
 from fewlabel.fewshot.episodes import as_float
 from fewlabel.fewshot.methods import base
-from fewlabel.networks import backbones, resnet, weights
+from fewlabel.networks import backbones, small, weights
 from fewlabel.networks.classifier import Classifier, linear_head
 from fewlabel.tracking import models
 from fewlabel.training import augment
@@ -57,20 +57,21 @@ def test_a_few_shot_model_answers_other_tasks_too(repo) -> None:
 
 
 def test_a_head_on_a_frozen_backbone_is_served_with_it(repo) -> None:
-    pretrained = Path("results/pretrain_rotation/backbone.safetensors")
+    pretrained = Path("results/pretrain/rotation/backbone.safetensors")
     pretrained.parent.mkdir(parents=True)
-    resnet.save(resnet.resnet18("imagenet", seed=1), "imagenet", pretrained)
-    first = resnet.resnet18("imagenet", seed=1, blocks=1, grid=4)
+    name = "resnet18-imagenet"
+    weights.write(pretrained, weights.of(small.create(name, seed=1)))
+    first = small.load(pretrained, name, groups=1, grid=4)
     head = nn.Sequential(nn.BatchNorm1d(1024, affine=False), linear_head(1024, 10, seed=2))
     model = {"family": "label-efficiency", "way": 10, "image": [3, 32, 32], "backbone_file": str(pretrained)}
-    about = {"settings": {"frozen_blocks": 1, "grid": 4}, "model": model}
-    answers = log(repo, result("results/finetune/rotation-frozen-early-20-0", about=about), head)
+    about = {"settings": {"network": name, "frozen": 1, "grid": 4}, "model": model}
+    answers = log(repo, result("results/finetune/rotation-frozen-1-20-0", about=about), head)
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
     with torch.no_grad():
         expected = Classifier(first, head, frozen=True).eval()(augment.to_float(torch.from_numpy(images))).softmax(1)
     np.testing.assert_allclose(answers.predict(images), expected.numpy(), rtol=1e-5)
     (stored,) = repo.glob("mlartifacts/**/model.safetensors")
-    assert stored.stat().st_size < 2**20  # without the blocks that it has no use for
+    assert stored.stat().st_size < 2**20  # without the groups that it has no use for
 
 
 # Runs where nothing but what the model declares, and what that needs, can be imported.

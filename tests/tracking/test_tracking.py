@@ -127,7 +127,7 @@ def test_a_run_has_what_the_files_say(repo) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "names"),
-    [("finetune", {"loss", "curve_test_accuracy"}), ("pretrain_rotation", {"loss", "curve_rotation_accuracy"})],
+    [("finetune", {"loss", "curve_test_accuracy"}), ("pretrain", {"loss", "curve_pretraining_accuracy"})],
 )
 def test_a_curve_on_some_test_images_and_another_task_have_names_of_their_own(repo, stage, names) -> None:
     with tracking.start(stage, {}) as run:

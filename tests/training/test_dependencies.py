@@ -16,7 +16,7 @@ stages:
     matrix: {start: [a, b], seed: [0]}
     cmd: ${launch} -m stages.train ${item.start} --seed ${item.seed}
     deps: [code, "data/${item.start}.npz"]
-    params: [budget, {params.yaml: [train.lr]}, "${item.start}"]
+    params: [budget, train.lr, "${item.start}"]
   train_c:
     matrix: {seed: [0]}
     cmd: python -m stages.train c --seed ${item.seed}
@@ -66,10 +66,10 @@ def test_a_command_of_no_stage_is_refused(digest) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "stages.pretrain_rotation",
+        "stages.pretrain rotation",
         "stages.meta_train prototypes lake --seed 0",
         "stages.meta_train maml lake --task 5w1s --seed 0",
-        *(f"stages.finetune {start} 20-0" for start in ("scratch", "rotation", "rotation-frozen-early")),
+        *(f"stages.finetune {cell}" for cell in ("scratch 20-0", "rotation 20-0", "rotation 20-0 --frozen 2")),
         *(f"stages.transfer {start} --seed 0" for start in ("scratch", "frozen", "small-scratch", "small-rotation")),
     ],
 )

@@ -18,9 +18,9 @@ COLUMNS = (
     "train_seconds, device, budget, source, reference, reference_source"
 ).split(", ")
 NUMBER = ["family", "method", "network", "protocol", "transductive", "metric"]  # what the seeds of a number share
-MAML_SWITCHES = ("second_order_from", "multi_step_loss", "learn_inner_lr")
-# With or without the first: MAML++'s paper anneals the derivatives' order, its authors' settings for Omniglot do not.
-MAML_PLUS_PLUS = ("multi_step_loss", "learn_inner_lr")
+# Of MAML, those that make another method of it. Its paper allows for learnt inner rates (section 2.2). MAML++ has them
+# and the multi-step loss; its paper anneals the derivatives' order too, its authors' settings for Omniglot do not.
+MAML_SWITCHES = ("second_order_from", "multi_step_loss")
 
 
 def gather(params: Params) -> pd.DataFrame:
@@ -59,8 +59,9 @@ def named(row: Row, metrics: Metrics, params: Params) -> Row:
 
 def _variant(method: str, settings: Maml) -> str:
     """``maml++``, or the method with the names of the switches that are on."""
-    on = [name for name in MAML_SWITCHES if getattr(settings, name)]
-    return "maml++" if method == "maml" and on[-2:] == list(MAML_PLUS_PLUS) else "-".join([method, *on])
+    if method == "maml" and settings.multi_step_loss and settings.learn_inner_lr:
+        return "maml++"
+    return "-".join([method, *(name for name in MAML_SWITCHES if getattr(settings, name))])
 
 
 def runs(params: Params) -> dict[str, Any]:

@@ -145,6 +145,7 @@ def meaning(protocol: str) -> str:
     except UserError:
         others = {
             "which-rotation": "which of four rotations, no labels",
+            "which-image": "which image of a batch a crop is of, no labels",
             "train-val": "trained on the official training photographs, measured on the validation ones",
         }
         return others.get(what, "")

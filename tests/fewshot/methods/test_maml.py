@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewlabel.fewshot.methods import base
+from fewlabel.fewshot.methods.anil import Anil
 from fewlabel.fewshot.methods.base import Problem
+from fewlabel.fewshot.methods.fomaml import Fomaml
 from fewlabel.fewshot.methods.maml import Maml, step_importance
 from fewlabel.params import Maml as Settings
 from tests.conftest import a_network
@@ -17,15 +19,15 @@ from tests.conftest import a_network
 WAY, SHOT, QUERIES, TASKS = 3, 2, 2, 2
 
 
-def a_method(inner_steps: int, **changes: Any) -> Maml:
+def a_method(inner_steps: int, kind: type[Maml] = Maml, **changes: Any) -> Maml:
     values: dict[str, Any] = {
         "network": a_network(3), "meta_batch": TASKS, "queries": QUERIES, "inner_lr": 0.3,
         "inner_steps": inner_steps, "test_inner_steps": 2, "outer_lr": 0.01, "outer_schedule": "cosine",
-        "first_order": False, "second_order_from": 0.0, "multi_step_loss": False, "learn_inner_lr": False,
-        "anil": False, "iterations": 1, "validate_every": 1, "checkpoint_every": 1, "patience": None,
+        "second_order_from": 0.0, "multi_step_loss": False, "learn_inner_lr": False,
+        "iterations": 1, "validate_every": 1, "checkpoint_every": 1, "patience": None,
     }  # fmt: skip
     torch.manual_seed(0)
-    method = Maml(Settings(**values | changes), Problem(WAY, SHOT, 9), torch.device("cpu"))
+    method = kind(Settings(**values | changes), Problem(WAY, SHOT, 9), torch.device("cpu"))
     method.model.double()
     return method
 
@@ -95,18 +97,19 @@ def assert_same(method: Maml, expected: Tensor, inputs: list[Tensor], done: floa
 
 
 @pytest.mark.parametrize("inner_steps", [1, 3])
-@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("kind", [Maml, Fomaml, Anil])
 @pytest.mark.parametrize("downsample", ["stride", "pool"])
-@pytest.mark.parametrize("anil", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])  # each with its part of the tasks, or one with all, as a GPU has them
 def test_outer_gradient_equals_a_plain_double_backward(
-    inner_steps: int, first_order: bool, downsample: str, anil: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+    inner_steps: int, kind: type[Maml], downsample: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ThreadPoolExecutor(threads) as pool:
         monkeypatch.setattr(base, "task_threads", lambda: pool)
-        method = a_method(inner_steps, first_order=first_order, network=a_network(3, downsample), anil=anil)
+        method = a_method(inner_steps, kind, network=a_network(3, downsample))
         weights = copies(method)
-        assert_same(method, outer_loss(weights, inner_steps, first_order, downsample == "pool", anil), weights)
+        assert_same(
+            method, outer_loss(weights, inner_steps, kind is Fomaml, downsample == "pool", kind is Anil), weights
+        )
 
 
 @pytest.mark.parametrize("done", [0.0, 0.05, 0.5])
@@ -130,13 +133,13 @@ def test_multi_step_loss_gives_way_to_the_last_step() -> None:
 
 def test_second_derivatives_from_a_fraction_of_the_training_on() -> None:
     annealed = [gradient_of(a_method(1, second_order_from=0.5), done)[1] for done in (0.4, 0.5)]
-    for got, want in zip(annealed, (a_method(1, first_order=True), a_method(1)), strict=True):
+    for got, want in zip(annealed, (a_method(1, Fomaml), a_method(1)), strict=True):
         for one, other in zip(got, gradient_of(want)[1], strict=True):
             torch.testing.assert_close(one, other)
 
 
 def test_anil_moves_the_head_alone() -> None:
-    method, images = a_method(3, anil=True), some_episodes()[0].flatten(1, 2)
+    method, images = a_method(3, Anil), some_episodes()[0].flatten(1, 2)
     before = {name: weight.expand(TASKS, *weight.shape) for name, weight in method.model.conv4.weights().items()}
     after = method.adapt(before, images, 3, second_order=False)[-1]
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -177,7 +180,7 @@ def test_outer_gradient_equals_finite_differences(inner_steps: int) -> None:
 
 
 def test_first_order_differs_from_second_order() -> None:
-    first, second = gradient_of(a_method(1, first_order=True))[1], gradient_of(a_method(1))[1]
+    first, second = gradient_of(a_method(1, Fomaml))[1], gradient_of(a_method(1))[1]
     assert any((a - b).abs().max() > 1e-3 for a, b in zip(first, second, strict=True))
 
 
