@@ -31,6 +31,19 @@ def test_what_is_no_task_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("runs-5w1s", "the published one-shot runs are runs-20w1s"),
+        ("runs-20w1s-upright", "the published one-shot runs are runs-20w1s"),
+        ("tutorial-10w5s3q", "takes all other drawings as queries"),
+    ],
+)
+def test_a_published_test_is_taken_as_it_is(name: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        Task.parse(name)
+
+
+@pytest.mark.parametrize(
     ("protocol", "labels"), [("cifar10/20-per-class", 20), ("cifar10/which-rotation", None), ("lake/5w1s", None)]
 )
 def test_labels_per_class(protocol: str, labels: int | None) -> None:

@@ -7,11 +7,15 @@ import torch
 from PIL import Image
 from scipy.spatial.distance import cdist
 
+from fewlabel import params
 from fewlabel.data import omniglot
+from fewlabel.data.few_shot import FewShotData
 from fewlabel.data.omniglot import Runs
-from fewlabel.errors import DamagedFile
+from fewlabel.errors import DamagedFile, UserError
 from fewlabel.fewshot import protocols
 from fewlabel.fewshot.episodes import Shape
+from stages.episodes import test_episodes as episodes_of
+from tests.conftest import ROOT
 
 GROUPS = np.array([0] * 3 + [1] * 6 + [2] * 5)
 
@@ -59,6 +63,24 @@ def test_runs_of_other_drawings_are_refused() -> None:
     runs, images = made_up_runs()
     with pytest.raises(DamagedFile, match="one-shot runs"):
         protocols.lake_runs(runs, images[:5])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("runs-20w1s", "that test is lake's alone"),
+        ("tutorial-5w1s", "that test is lake's alone"),
+        ("tutorial-99w1s", "99-way episodes and only 30 classes"),
+        ("tutorial-5w4s", "lower one of them"),
+    ],
+)
+def test_a_published_test_that_cannot_be_is_refused(name: str, told: str) -> None:
+    runs, images = made_up_runs()
+    kinds = np.stack([np.arange(30), np.zeros(30, np.int64)], axis=1)
+    data = FewShotData(images[:, :, None], np.array([f"a/{n}" for n in range(30)]), kinds, kinds, kinds, "archive")
+    settings = params.load(ROOT / "params.yaml").episodes
+    with pytest.raises(UserError, match=told):
+        episodes_of(name, data, settings, name, None if "alone" in told else runs)
 
 
 @pytest.mark.mirror

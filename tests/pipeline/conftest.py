@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -151,8 +152,8 @@ def end(processes: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
-SETTINGS = ("budget=smoke", "data.source=embedded", "cells.label_cells=[20-0]", "cells.transfer_seeds=[0]")
-SMOKE = tuple(word for setting in SETTINGS for word in ("-S", setting))
+MAKEFILE = (ROOT / "Makefile").read_text()
+(SMOKE,) = (shlex.split(line.partition("--name demo")[2]) for line in MAKEFILE.splitlines() if "--name demo" in line)
 
 
 @pytest.fixture(scope="session")

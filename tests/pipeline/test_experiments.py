@@ -24,8 +24,8 @@ CELLS = {
     "label_cells: [20-0, 20-1, 20-2, 100-0, 100-1, 100-2, 400-0, 1000-0]": "label_cells: [20-0]",
     "transfer_seeds: [0, 1, 2]": "transfer_seeds: [0]",
     "  tasks: [5w1s, 5w5s] ": "  tasks: [5w1s] ",
-    "metric_methods: [siamese, prototypes, nearest_mean]": "metric_methods: [prototypes]",
-    "gradient_methods: [maml, reptile]": "gradient_methods: [maml]",
+    "metric_methods: [contrastive, prototypes, nearest_mean, siamese]": "metric_methods: [prototypes]",
+    "gradient_methods: [maml, fomaml, anil, reptile]": "gradient_methods: [maml]",
 }
 QUEUE_S = 120  # two experiments that are in the run-cache take 30 s on two idle cores
 
@@ -44,7 +44,7 @@ def repo(finished: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="module")
 def tried(repo: Clone) -> Clone:
     """The clone after one experiment, which trained MAML with another inner learning rate."""
-    repo.run(["dvc", "exp", "run", "--temp", "--name", "slow", "-S", "maml.inner_lr=0.1"])
+    repo.run(["dvc", "exp", "run", "--temp", "--name", "slow", "-S", "maml.inner_lr=0.2"])
     return repo
 
 
@@ -185,8 +185,8 @@ def queue_status(clone: Clone, until: Callable[[str], bool], names: set[str]) ->
 
 
 def test_a_grid_in_the_queue_on_two_workers(tried) -> None:
-    # 0.4 and 0.1 are in the run-cache by now: the grid trains nothing, and makes no runs of training
-    queued = tried.run(["dvc", "exp", "run", "--queue", "-S", "maml.inner_lr=0.4,0.1"]).stdout
+    # 0.1 and 0.2 are in the run-cache by now: the grid trains nothing, and makes no runs of training
+    queued = tried.run(["dvc", "exp", "run", "--queue", "-S", "maml.inner_lr=0.1,0.2"]).stdout
     names = {line.split("'")[1] for line in queued.splitlines() if line.startswith("Queued experiment")}
     assert len(names) == 2
     try:
@@ -224,7 +224,7 @@ def test_another_seed_is_one_line_and_the_leaderboard_shows_mean_and_interval_ov
 
 def test_experiments_are_compared(tried) -> None:
     diff = json.loads(tried.run(["dvc", "exp", "diff", "HEAD", "slow", "--json"]).stdout)
-    assert diff["params"] == {"params.yaml": {"maml.inner_lr": {"old": 0.4, "new": 0.1, "diff": pytest.approx(-0.3)}}}
+    assert diff["params"] == {"params.yaml": {"maml.inner_lr": {"old": 0.1, "new": 0.2, "diff": pytest.approx(0.1)}}}
     assert [key for key in diff["metrics"]["metrics/summary.json"] if "maml" in key]
     assert not [key for key in diff["metrics"]["metrics/summary.json"] if "prototypes" in key]
     assert "maml.inner_lr" in tried.run(["dvc", "params", "diff", "HEAD", "slow"]).stdout
@@ -267,7 +267,7 @@ def test_an_experiment_is_applied_and_becomes_a_branch(tried) -> None:
     tried.run(["dvc", "exp", "branch", "slow", "slow-branch"])
     assert "slow-branch" in tried.run(["git", "branch"]).stdout
     tried.run(["dvc", "exp", "apply", "slow"])
-    assert "inner_lr: 0.1" in (tried.folder / "params.yaml").read_text()
+    assert "inner_lr: 0.2" in (tried.folder / "params.yaml").read_text()
     assert "up to date" in tried.run(["dvc", "repro"]).stdout
     tried.run(["git", "checkout", "-q", "--", "."])
     tried.run(["dvc", "checkout", "-q"])

@@ -9,11 +9,12 @@ import pytest
 from mlflow import MlflowClient
 
 from fewlabel import params, tracking
+from fewlabel.grammar import few_shot_protocol
 from fewlabel.report import leaderboard
 from fewlabel.results import FINETUNED
 
 pytestmark = pytest.mark.pipeline
-TASKS = ("5w1s", "5w5s")
+TASKS = ("5w1s",)
 
 
 def stages_of(dry_run: str) -> set[str]:
@@ -33,10 +34,11 @@ def test_the_leaderboard_is_whole_and_honest(finished) -> None:
     assert ((table["ci95_low"] <= table["value"]) & (table["value"] <= table["ci95_high"])).all()
     chosen = settings.cells
     for method in chosen.metric_methods:
-        assert set(table[table["method"] == method]["protocol"]) == {f"lake/{t}" for t in settings.test_tasks("lake")}
+        protocols = {few_shot_protocol("lake", task) for task in settings.test_tasks("lake")}
+        assert set(table[table["method"] == method]["protocol"]) == protocols
     for method in chosen.gradient_methods:
-        assert set(table[table["method"] == method]["protocol"]) == {f"lake/{t}" for t in chosen.tasks}
-    few_shot = table[table["family"] == "few-shot"]
+        assert set(table[table["method"] == method]["protocol"]) == {"lake/5w1s", "lake-within/5w1s"}
+    few_shot = table[(table["family"] == "few-shot") & table["protocol"].str.startswith("lake/")]
     all_way = few_shot["protocol"].str.contains("/all-")
     assert set(few_shot[~all_way]["n"]) == {settings.episodes.count}
     assert set(few_shot[all_way]["n"]) == {settings.episodes.all_way_count}
@@ -50,12 +52,11 @@ def test_a_few_shot_number_is_the_mean_of_its_episodes_with_its_interval(finishe
         episodes = pd.read_csv(folder / "episodes.csv")
         method = folder.name.split("-")[0]
         for (task, transductive), rows in episodes.groupby(["task", "transductive"]):
-            row = table[
-                (table["method"] == method)
-                & (table["protocol"] == f"lake/{task}")
-                & (table["transductive"] == transductive)
-            ]
+            of_method = table[(table["method"] == method) & (table["transductive"] == transductive)]
+            row = of_method[of_method["protocol"] == few_shot_protocol("lake", task)]
             assert len(row) == 1
+            if params.Task.parse(task).kind in ("runs", "tutorial"):  # their interval is over single answers
+                continue
             accuracies = rows["accuracy"].to_numpy()
             mean, half = accuracies.mean(), 1.96 * accuracies.std(ddof=1) / np.sqrt(len(accuracies))
             assert half > 0
@@ -115,7 +116,7 @@ def test_a_second_repro_does_nothing(finished) -> None:
 def test_one_parameter_of_a_method_re_runs_that_method_alone(finished) -> None:
     path = finished.folder / "params.yaml"
     before = path.read_text()
-    finished.set(**{"inner_lr: 0.4": "inner_lr: 0.3"})
+    finished.set(**{"learn_inner_lr: true    #": "learn_inner_lr: false    #"})
     try:
         status = json.loads(finished.run(["dvc", "status", "--json"]).stdout)
         dry = finished.run(["dvc", "repro", "--dry"]).stdout
@@ -155,7 +156,7 @@ def test_label_and_transfer_rows_name_their_arm_and_backbone(finished) -> None:
     arms = {family: set(rows["method"]) for family, rows in table.groupby("family")}
     assert arms["label-efficiency"] == {*FINETUNED, "scratch-resnet18"}
     lite0, small = ("scratch", "finetune", "frozen"), ("small-scratch", "small-rotation")
-    assert arms["transfer"] == {f"{a}-efficientnet_lite0" for a in lite0} | {f"{a}-resnet18" for a in small}
+    assert arms["transfer"] == {f"{a}-efficientnet_lite0" for a in lite0} | {f"{a}-compact-8-16-16" for a in small}
     for measured in (finished.folder / "results").glob("*/*/run.json"):
         if measured.parts[-3] in ("finetune", "transfer"):
             assert json.loads(measured.read_text())["precision"] in ("bf16", "fp32")
