@@ -29,7 +29,7 @@ demo: $(VENV)/.installed
 	@cd $(DEMO) && git init --quiet && git config user.name demo && git config user.email demo@localhost \
 		&& git config commit.gpgsign false && git config core.hooksPath /dev/null \
 		&& git add --all && git commit --quiet --message "Demo"
-	cd $(DEMO) && env -u MLFLOW_TRACKING_URI dvc exp run --name demo -S budget=smoke -S data.source=embedded -S 'cells.metric_methods=[contrastive,prototypes]' -S 'cells.gradient_methods=[maml,reptile]' -S 'cells.tasks=[5w1s]' -S 'cells.label_cells=[20-0]' -S 'cells.transfer_seeds=[0]'
+	cd $(DEMO) && env -u MLFLOW_TRACKING_URI dvc exp run --name demo -S budget=smoke -S data.source=embedded -S 'cells.metric_methods=[contrastive,prototypes]' -S 'cells.gradient_methods=[maml,reptile]' -S 'cells.tasks=[5w1s]' -S 'cells.label_cells=[20-0]' -S 'cells.frozen_cells=[20-0]' -S 'cells.transfer_seeds=[0]'
 	@cd $(DEMO) && dvc plots show --out plots > /dev/null
 	@echo; echo "Done, on stand-in data: the numbers prove the pipeline, not the methods. Where to look:"
 	@echo "  report        $(DEMO)/reports/index.html"

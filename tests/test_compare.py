@@ -55,6 +55,7 @@ def finished_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw["budget"] = "smoke"
     raw["cells"] |= {"splits": ["lake", "flowers"], "metric_methods": ["siamese"], "gradient_methods": ["maml"]}
     raw["cells"] |= {"tasks": ["5w1s"], "few_shot_seeds": [0], "label_cells": ["20-0"], "transfer_seeds": [0]}
+    raw["cells"]["frozen_cells"] = ["20-0"]
     raw["own_images"] = {"flowers": {"folder": "x", "tasks": ["5w1s"]}}
     raw["episodes"] |= {"tasks": ["5w1s", "all-5s"], "published_tasks": {}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))

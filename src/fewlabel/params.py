@@ -47,6 +47,7 @@ class Cells(Section):
     tasks: Some[TrainingTask]
     few_shot_seeds: Some[Seed]
     label_cells: Some[LabelsAndSeed]
+    frozen_cells: Some[LabelsAndSeed]
     transfer_seeds: Some[Seed]
 
 

@@ -37,7 +37,8 @@ EPISODES = ["task", "transductive", "episode", "accuracy"]  # the columns of epi
 PREDICTIONS = ["name", "true", "predicted", "confidence"]  # and of predictions.csv
 RESULTS, RAW = Path("results"), Path("data/raw")
 FEATURES = RESULTS / "transfer_features"
-FINETUNED = ("scratch", *get_args(PretrainMethod), *(f"rotation-frozen-{groups}" for groups in (1, 2, 3)))
+FROZEN = tuple(f"rotation-frozen-{groups}" for groups in (1, 2, 3))
+FINETUNED = ("scratch", *get_args(PretrainMethod), *FROZEN)
 Family = Literal["few-shot", "label-efficiency", "transfer"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -204,8 +205,9 @@ def cells(params: Params) -> Iterator[Cell]:
             yield few_shot(method, split, task, seed)
     for method in get_args(PretrainMethod):
         yield pretrained(method, params.pretrain.seed)
-    for start, label_cell in itertools.product(FINETUNED, chosen.label_cells):
-        yield finetuning(start, *parse_label_cell(label_cell))
+    for start in FINETUNED:
+        for label_cell in chosen.frozen_cells if start in FROZEN else chosen.label_cells:
+            yield finetuning(start, *parse_label_cell(label_cell))
     yield finetuning("scratch-resnet18", *parse_label_cell(chosen.label_cells[0]))
     for start, seed in itertools.product(get_args(TransferStart), chosen.transfer_seeds):
         yield transfer(start, seed)

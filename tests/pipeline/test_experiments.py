@@ -22,6 +22,7 @@ CELLS = {
     "budget: cpu ": "budget: smoke ",
     "source: official ": "source: embedded ",
     "label_cells: [20-0, 20-1, 20-2, 100-0, 100-1, 100-2, 400-0, 1000-0]": "label_cells: [20-0]",
+    "frozen_cells: [20-0, 100-0, 400-0, 1000-0]": "frozen_cells: [20-0]",
     "transfer_seeds: [0, 1, 2]": "transfer_seeds: [0]",
     "  tasks: [5w1s, 5w5s] ": "  tasks: [5w1s] ",
     "metric_methods: [contrastive, prototypes, nearest_mean, siamese]": "metric_methods: [prototypes]",
@@ -130,7 +131,7 @@ SECOND_SEED = {stage.removesuffix("-0") + "-1" for stage in MAML | METRIC}
             "params.yaml",
             "label_cells: [20-0]",
             "label_cells: [20-0, 50-0]",
-            {stage.replace("20", "50") for stage in FINETUNE} | {"compare"},
+            {stage.replace("20", "50") for stage in FINETUNE if "frozen" not in stage} | {"compare"},
         ),
         (
             "params.yaml",

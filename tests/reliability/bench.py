@@ -13,6 +13,7 @@ SETTINGS = {
     "cells.gradient_methods": ["maml"],
     "cells.tasks": ["5w1s"],
     "cells.label_cells": ["20-0"],
+    "cells.frozen_cells": ["20-0"],
     "cells.transfer_seeds": [0],
     "episodes.tasks": ["5w1s"],
     "prototypes.iterations": STEPS,
