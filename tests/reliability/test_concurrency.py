@@ -22,7 +22,7 @@ def test_pipelines_at_once_share_a_store_and_a_cache(tmp_path: Path) -> None:
         seeds = {"cells.few_shot_seeds": [number], "cells.transfer_seeds": [number], "episodes.seed": number}
         clone.configure(
             seeds
-            | {"cells.label_cells": [f"20-{number}"], "cells.frozen_cells": [f"20-{number}"], "pretrain.seed": number}
+            | {**dict.fromkeys(("cells.label_cells", "cells.frozen_cells"), [f"20-{number}"]), "pretrain.seed": number}
         )
         clone.run(["dvc", "cache", "dir", "--local", str(cache)])
     uri = {"FEWLABEL_TRACKING": "on", "MLFLOW_TRACKING_URI": f"sqlite:///{store}"}

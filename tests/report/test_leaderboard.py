@@ -22,7 +22,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     few_shot = {"splits": ["vinyals"], "tasks": ["5w1s"], "few_shot_seeds": [0, 1]}
     methods = {"metric_methods": ["siamese", "prototypes", "nearest_mean"], "gradient_methods": ["maml", "reptile"]}
     raw["cells"] |= (
-        few_shot | methods | {"label_cells": ["20-0", "100-0"], "frozen_cells": ["20-0"], "transfer_seeds": [0]}
+        few_shot | methods | {"label_cells": ["20-0", "100-0"], "transfer_seeds": [0]}
+    raw["cells"]["frozen_cells"] = ["20-0"]
     )
     return params.parse(raw)
 
@@ -57,7 +58,7 @@ def test_every_cell_gives_its_row_with_source_time_and_reference(settings) -> No
     (stale / "metrics.json").write_text("not even JSON")
     table = leaderboard.gather(settings)
     assert list(table.columns) == leaderboard.COLUMNS
-    # 5 methods x 2 seeds, 2 pretrainings, 3 starts x 2 numbers of labels, 3 frozen and 1 more of fewest, 5 transfer starts
+    # 5 methods x 2 seeds, 2 pretrainings, 3 starts x 2 numbers of labels, 3 frozen, 1 network more, 5 transfer starts
     assert len(table) == 5 * 2 + 2 + 3 * 2 + 3 + 1 + 5
     assert set(table["source"]) == {"mirror"}
     maml = table[(table["method"] == "maml")].iloc[0]
