@@ -20,10 +20,8 @@ def test_pipelines_at_once_share_a_store_and_a_cache(tmp_path: Path) -> None:
     clones = [Bench(tmp_path / f"clone{number}") for number in range(PIPELINES)]
     for number, clone in enumerate(clones):  # the downloads in common, the rest not
         seeds = {"cells.few_shot_seeds": [number], "cells.transfer_seeds": [number], "episodes.seed": number}
-        clone.configure(
-            seeds
-            | {**dict.fromkeys(("cells.label_cells", "cells.frozen_cells"), [f"20-{number}"]), "pretrain.seed": number}
-        )
+        labels = {"cells.label_cells": [f"20-{number}"], "cells.frozen_cells": [f"20-{number}"]}
+        clone.configure(seeds | labels | {"pretrain.seed": number})
         clone.run(["dvc", "cache", "dir", "--local", str(cache)])
     uri = {"FEWLABEL_TRACKING": "on", "MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
     ran = 0

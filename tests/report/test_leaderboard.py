@@ -21,10 +21,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     few_shot = {"splits": ["vinyals"], "tasks": ["5w1s"], "few_shot_seeds": [0, 1]}
     methods = {"metric_methods": ["siamese", "prototypes", "nearest_mean"], "gradient_methods": ["maml", "reptile"]}
-    raw["cells"] |= (
-        few_shot | methods | {"label_cells": ["20-0", "100-0"], "transfer_seeds": [0]}
-    raw["cells"]["frozen_cells"] = ["20-0"]
-    )
+    raw["cells"] |= few_shot | methods | {"label_cells": ["20-0", "100-0"], "frozen_cells": ["20-0"]}
+    raw["cells"]["transfer_seeds"] = [0]
     return params.parse(raw)
 
 
