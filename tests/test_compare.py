@@ -93,6 +93,7 @@ def test_it_is_all_or_nothing_and_the_same_again(finished_stages) -> None:
     first = contents("metrics", "reports")
     drawn = {path.stem for path in Path("metrics/figures").iterdir()}
     numbers = {"accuracy_by_method", "paired_differences", "label_efficiency", "training_time", "few_shot_curves"}
+    numbers |= {"accuracy_per_second"}
     assert drawn == numbers | {"rotation_against_supervised", "episode_lake", "confusion_lake"}  # none of flowers
     curve = first["metrics/curves/few_shot/maml-lake-5w1s-0.csv"].decode()
     assert curve == "step,loss,accuracy,val_loss,val_accuracy\n2,1.5,0.3,1.5,0.3\n3,0.5,0.6,1,0.5\n"

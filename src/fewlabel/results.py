@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEW_SHOT_CURVE = ["step", "loss", "accuracy", "val_loss", "val_accuracy"]
+VALIDATION_TASK = "20w1s"  # where a method has no task of its own: the hardest protocol tells models apart best
 SUPERVISED_CURVE = ["step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
 EPISODES = ["task", "transductive", "episode", "accuracy"]  # the columns of episodes.csv,
 PREDICTIONS = ["name", "true", "predicted", "confidence"]  # and of predictions.csv

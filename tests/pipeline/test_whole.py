@@ -81,6 +81,7 @@ def test_paired_differences_agree_with_the_leaderboard(finished) -> None:
 def test_figures_and_curves_are_there_and_on_one_page(finished) -> None:
     figures = {path.stem for path in (finished.folder / "metrics" / "figures").iterdir()}
     numbers = {"accuracy_by_method", "few_shot_curves", "label_efficiency", "paired_differences", "training_time"}
+    numbers |= {"accuracy_per_second"}
     assert figures == numbers | {"rotation_against_supervised", "episode_lake", "confusion_lake"}
     assert sum(path.stat().st_size for path in (finished.folder / "metrics" / "figures").iterdir()) < 1_000_000
     curve = pd.read_csv(finished.folder / "metrics" / "curves" / "cifar10-20-0" / "test_accuracy.csv")

@@ -12,7 +12,6 @@ from fewlabel.errors import UserError
 from fewlabel.fewshot import episodes
 from fewlabel.fewshot.episodes import Indices
 
-VALIDATION_TASK = "20w1s"  # where a method has no task of its own: the hardest protocol tells models apart best
 VALIDATION_QUERIES = 15
 
 
@@ -68,7 +67,7 @@ class Cell:
 
     def validation_task(self, classes: int) -> tuple[int, int]:
         """Way and shot of the validation episodes that the weights are chosen by, from so many validation classes."""
-        way, shot = params.parse_task(self.task or VALIDATION_TASK)
+        way, shot = params.parse_task(self.task or results.VALIDATION_TASK)
         return way if self.task else min(way, classes), shot
 
     def validation_episodes(self, way: int, shot: int, classes: int, drawings: int, seed: int) -> Indices:

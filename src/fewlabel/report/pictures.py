@@ -16,7 +16,7 @@ from fewlabel.report import examples, leaderboard, paired
 from fewlabel.report.examples import Entry, Episode
 from fewlabel.report.figures import episodes, few_shot, labels, overview, photographs, style
 from fewlabel.report.page import WORDS, Picture
-from fewlabel.results import Cell
+from fewlabel.results import VALIDATION_TASK, Cell
 
 PHOTOGRAPHS = Path("data/prepared/hymenoptera.npz")
 
@@ -43,6 +43,7 @@ def of_numbers(
     if any_accuracy:
         drawn["training_time"] = overview.training_time(lines)
     if meta:
+        drawn["accuracy_per_second"] = few_shot.accuracy_per_second(_progress(curves, seed), table)
         drawn["few_shot_curves"] = few_shot.few_shot_curves(meta, table)
     if first and first.labels:
         labels_and_seed = (first.labels, first.seed)
@@ -50,6 +51,18 @@ def of_numbers(
         figure = labels.rotation_against_supervised(starts, *labels_and_seed, table)
         drawn["rotation_against_supervised"] = figure
     return [_keep(figure, folder / f"{name}.png", name) for name, figure in drawn.items()]
+
+
+def _progress(curves: dict[Cell, pd.DataFrame], seed: int) -> pd.DataFrame:
+    """The validations of the few-shot trainings, with the seconds of training until then, taken as equal for each
+    step."""
+    parts = []
+    for cell, curve in curves.items():
+        if cell.family == "few-shot" and cell.seed == seed:
+            seconds = curve["step"] * cell.runs()[-1].seconds / curve["step"].max()
+            part = pd.DataFrame({"seconds": seconds, "accuracy": curve["val_accuracy"]}).dropna()
+            parts.append(part.assign(task=cell.task or VALIDATION_TASK, method=cell.method))
+    return pd.concat(parts)
 
 
 def of_episodes(folder: Path, private: Path, params: Params, table: pd.DataFrame) -> list[Picture]:

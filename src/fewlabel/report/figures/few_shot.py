@@ -50,6 +50,29 @@ def _curve(axis: Axes, curve: pd.DataFrame, what: str, colour: str) -> None:
     axis.plot(held_out["step"], held_out[f"val_{what}"], "k.-", ms=4, lw=0.7, label=label)
 
 
+def accuracy_per_second(progress: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Validation accuracy against the seconds of training until then, on a log axis: a panel a task, a line a method.
+
+    Args:
+        progress: columns task, method, seconds, accuracy: a row a validation.
+        table: the leaderboard.
+    """
+    tasks = list(dict.fromkeys(progress["task"]))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(3.7 * len(tasks), 3.9), squeeze=False, layout="constrained")
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for method, rows in progress[progress["task"] == task].groupby("method", sort=False):
+            colour, marker = style.style(str(method))
+            axis.plot(rows["seconds"], rows["accuracy"], color=colour, marker=marker, ms=4, label=method)
+        axis.set_title(f"validation {task}", loc="left", fontsize=10)
+        style.log_seconds(axis)
+        axis.set_xlabel("seconds of training (log scale)")
+        axis.yaxis.set_major_formatter(style.percent())
+        axis.legend(loc="lower right", fontsize=9)
+    axes[0, 0].set_ylabel("accuracy on validation classes")
+    figure.suptitle(f"Accuracy per second\n{style.data_note(table[table['family'] == 'few-shot'])}", fontweight="bold")
+    return figure
+
+
 def paired_differences(differences: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """For each protocol, by how many points each method falls short of the best one on the same episodes.
 

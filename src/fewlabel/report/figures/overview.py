@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from fewlabel.report.figures import style
 
@@ -87,10 +86,7 @@ def _training_time_of(place: SubFigure, table: pd.DataFrame, axes: Any) -> None:
             drawn = style.point(axis, row["train_seconds"], row["value"], *entry, yerr=style.bar(row))
             named.setdefault(style.entry(*entry), drawn)
         axis.set_title(protocol, loc="left", fontsize=9.5)
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+        style.log_seconds(axis)
         axis.yaxis.set_major_formatter(style.percent())
     axes[0, 0].set_xlim(table["train_seconds"].min() / 1.6, table["train_seconds"].max() * 1.6)
     for axis in axes[:, 0]:

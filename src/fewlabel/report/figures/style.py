@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from PIL import Image
 
 from fewlabel.params import METHODS, TransferStart
@@ -87,6 +87,14 @@ def entry(method: str, transductive: bool) -> str:
 
 def percent() -> FuncFormatter:
     return FuncFormatter(lambda share, _: f"{100 * share:.4g}%")
+
+
+def log_seconds(axis: Axes) -> None:
+    """A log axis with plain numbers."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
 
 
 def data_note(rows: pd.DataFrame) -> str:
