@@ -136,11 +136,16 @@ class Training(Section):
     patience: Count | None
 
 
-class Siamese(Training):
-    loss: Literal["pairs", "ranking"]
+class BatchTraining(Training):
+    """A method that learns batches of classes."""
+
     classes: Classes
     drawings: Annotated[int, Field(ge=2, le=DRAWINGS_PER_CLASS)]
     lr: Rate
+
+
+class Siamese(BatchTraining):
+    loss: Literal["pairs", "ranking"]
 
 
 class Prototypes(Training):
@@ -157,17 +162,12 @@ class Prototypes(Training):
         return self
 
 
-class NearestMean(Training):
-    classes: Classes
+class NearestMean(BatchTraining):
     drawings: Drawings
-    lr: Rate
 
 
-class Contrastive(Training):
-    classes: Classes
-    drawings: Annotated[int, Field(ge=2, le=DRAWINGS_PER_CLASS)]
+class Contrastive(BatchTraining):
     temperature: Rate
-    lr: Rate
 
 
 class GradientTraining(Training):
@@ -188,14 +188,6 @@ class Maml(GradientTraining):
     second_order_from: Fraction = 0.0
     multi_step_loss: bool = False
     learn_inner_lr: bool = False
-
-
-class Fomaml(Maml):
-    pass
-
-
-class Anil(Maml):
-    pass
 
 
 class Reptile(GradientTraining):
@@ -292,8 +284,8 @@ class Params(Section):
     nearest_mean: NearestMean
     contrastive: Contrastive
     maml: Maml
-    fomaml: Fomaml
-    anil: Anil
+    fomaml: Maml
+    anil: Maml
     reptile: Reptile
     pretrain: Pretrain
     pretrain_rotation: PretrainRotation
@@ -364,12 +356,7 @@ def load(path: str | Path = "params.yaml") -> Params:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    return loads(text, name=str(path))
-
-
-def loads(text: str, name: str = "params.yaml") -> Params:
-    """`load` of a file's text. Raises `UserError`."""
-    return parse(strict.read(text, name), name)
+    return parse(strict.read(text, str(path)), str(path))
 
 
 def parse(raw: Any, name: str = "params.yaml") -> Params:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import yaml
+
 from fewlabel import params
 from fewlabel.data.own_images import Listing
 from fewlabel.errors import UserError
@@ -16,7 +18,7 @@ def checked(images: int, classes: tuple[int, int, int] = (20, 20, 20), **own: ob
     text = (ROOT / "params.yaml").read_text()
     entry = {"folder": "/x", "tasks": ["5w1s", "5w5s", "all-5s"], **own}
     text = text.replace("\nown_images: {}", f"\nown_images:\n  flowers: {entry}").replace("[lake]", "[flowers]")
-    all_params = params.loads(text)
+    all_params = params.parse(yaml.safe_load(text))
     parts = [[f"{part}{i}" for i in range(count)] for part, count in zip("abc", classes, strict=True)]
     files = dict.fromkeys([name for part in parts for name in part], [Path()] * images)
     settings = all_params.own_images["flowers"]

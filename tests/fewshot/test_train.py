@@ -43,7 +43,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 def settings_of(name: str, iterations: int = 8, validate_every: int = 3, **changes: Any) -> Any:
     values = COMMON | OWN[name] | {"iterations": iterations, "validate_every": validate_every} | changes
-    return getattr(params, name.title().replace("_", ""))(**{"checkpoint_every": 2} | values)
+    return params.METHODS[name](**{"checkpoint_every": 2} | values)
 
 
 def glyphs(classes: int = 12, seed: int = 0, contrast: int = 180) -> Tensor:

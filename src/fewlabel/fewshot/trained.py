@@ -37,7 +37,7 @@ def classify(
         raise UserError(f"{len(images)} images are not {way} × {shot} labelled ones and a query")
     classes = len(weights["head.weight"]) if "head.weight" in weights else way  # of the training split
     problem = base.Problem(way, shot, classes, *images.shape[1:3])
-    section = getattr(params, name.title().replace("_", ""))(**settings)
+    section = params.METHODS[name](**settings)
     method = base.create(name, section, problem, torch.device("cpu"), seed=0)
     method.model.load_state_dict(weights)
     with torch.no_grad():
