@@ -56,7 +56,7 @@ repro: $(VENV)/.installed
 # Experiments beside each other: what differs among them, on one protocol a family. Those that wait, which have no number
 # yet and so would differ in all, are in `dvc queue status`.
 show: $(VENV)/.installed
-	dvc exp show --only-changed --hide-queued --no-pager --drop '^(Created|Executor|rev|(src|stages|data/|results|metrics/).*|.*-transductive[.].*|few-shot.*(10w|20w|w5s|all-).*|label-efficiency.*([0-9]{3,}-per-class|which-rotation).*)$$'
+	dvc exp show --only-changed --hide-queued --no-pager --drop '^(Created|Executor|rev|(src|stages|data/|results|metrics/).*|.*-transductive[.].*|few-shot.*(10w|20w|w5s|all-|within|tutorial).*|label-efficiency.*([0-9]{3,}-per-class|which-).*)$$'
 
 # The runs in this checkout's mlflow.db, or in the database that MLFLOW_TRACKING_URI names. A server shows its own.
 ui: $(VENV)/.installed

@@ -66,7 +66,7 @@ def test_the_numbers_of_a_run_are_those_of_the_leaderboard(finished, client) -> 
                 assert run.data.metrics[name] == pytest.approx(row["value"], abs=1e-4), names
                 checked += 1
             assert run.data.metrics["train_seconds"] == pytest.approx(row["train_seconds"], rel=1e-3), names
-    assert checked > 20
+    assert checked > 15
 
 
 def test_every_training_left_its_model_and_every_stage_its_data_and_params(client) -> None:
@@ -74,7 +74,7 @@ def test_every_training_left_its_model_and_every_stage_its_data_and_params(clien
     runs = client.search_runs([experiment.experiment_id], "tags.`fewlabel.stage` != 'pipeline'", max_results=1000)
     for run in runs:
         kind, name = run.data.tags["fewlabel.stage"], run.info.run_name
-        trains = kind in ("metric_train", "meta_train", "from_scratch") or (
+        trains = kind in ("metric_train", "meta_train") or (
             kind.startswith(("finetune", "transfer")) and kind != "transfer_features"
         )
         assert bool(run.outputs and run.outputs.model_outputs) == trains, name

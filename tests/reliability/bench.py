@@ -53,7 +53,9 @@ STAGES = {
     ),
     "download-cifar10": Stage("download cifar10", "download@cifar10", "data/raw/cifar10"),
     "prepare-cifar10": Stage("prepare cifar10", "prepare@cifar10", "data/prepared/cifar10.npz", "download-cifar10"),
-    "finetune": Stage("finetune scratch 20-0", "from_scratch@20-0", "results/finetune/scratch-20-0", "prepare-cifar10"),
+    "finetune": Stage(
+        "finetune scratch 20-0", "finetune_scratch@20-0", "results/finetune/scratch-20-0", "prepare-cifar10"
+    ),
 }
 
 
