@@ -220,7 +220,10 @@ def test_another_seed_is_one_line_and_the_leaderboard_shows_mean_and_interval_ov
     rows = table[(table["method"] == "prototypes") & (table["protocol"] == "lake/5w1s")]
     assert list(rows["seed"]) == [0, 1]
     mean, low, high = intervals.seed_interval(rows["value"].tolist())
-    assert f"| prototypes | 8-16-32-64-pool | lake/5w1s | no | **{mean:.1%}** [{low:.1%}, {high:.1%}] | 2 |" in kept["leaderboard.md"]
+    assert (
+        f"| prototypes | 8-16-32-64-pool | lake/5w1s | no | **{mean:.1%}** [{low:.1%}, {high:.1%}] | 2 |"
+        in kept["leaderboard.md"]
+    )
 
 
 def test_experiments_are_compared(tried) -> None:

@@ -1,5 +1,8 @@
-"""Keep the numbers of a longer training: ``python -m fewlabel.report.published COMMAND`` adds the rows of
-metrics/comparison.csv to metrics/published.csv, with the command that made them and the commit it ran on."""
+"""Keep the numbers of longer trainings beside those of the default pipeline.
+
+``python -m fewlabel.report.published COMMAND`` adds what this checkout has measured to metrics/published.csv: the rows of
+the leaderboard that are few-shot or label efficiency, with the command that made them and the commit it ran on.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 
-COMPARISON, PUBLISHED = Path("metrics/comparison.csv"), Path("metrics/published.csv")
+from fewlabel import params
+from fewlabel.report import leaderboard
+
+PUBLISHED = Path("metrics/published.csv")
 SAME = ["method", "network", "protocol", "transductive", "seed", "metric", "budget"]  # a row with these is replaced
 
 
 def keep(command: str) -> pd.DataFrame:
-    """The few-shot and label-efficiency rows of this checkout's comparison, merged into those kept before."""
+    """All rows that are kept now. Raises `UserError` when nothing has been measured."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    rows = pd.read_csv(COMPARISON).query("family != 'transfer'").assign(commit=commit[:12], command=command)
+    rows = leaderboard.gather(params.load())
+    rows = rows[rows["family"] != "transfer"].assign(commit=commit[:12], command=command)
     if PUBLISHED.exists():
         rows = pd.concat([pd.read_csv(PUBLISHED), rows]).drop_duplicates(SAME, keep="last")
     rows = rows.sort_values(["family", "protocol", "method", "seed"], kind="stable")
