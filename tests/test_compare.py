@@ -4,14 +4,17 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from fewlabel import params, results
 from fewlabel.data import hymenoptera
 from fewlabel.errors import DamagedFile, UserError
+from fewlabel.report import published
 from fewlabel.results import Cell
 from stages import compare
 from tests.conftest import ROOT, result_row
@@ -156,3 +159,15 @@ def test_a_damaged_result_is_refused_by_name(finished_stages, file: str, content
     with pytest.raises(DamagedFile, match=re.escape(file)):
         compare.main()
     assert not contents("metrics", "reports")
+
+
+def test_numbers_of_longer_trainings_are_kept_once(finished_stages, monkeypatch) -> None:
+    monkeypatch.setattr(published.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="f" * 40))
+    Path("metrics").mkdir(exist_ok=True)
+    first = published.keep("dvc exp run")
+    assert set(first["command"]) == {"dvc exp run"}
+    assert set(first["commit"]) == {"f" * 12}
+    assert set(first["family"]) == {"few-shot", "label-efficiency"}
+    again = published.keep("dvc exp run again")
+    assert len(again) == len(first)
+    assert set(pd.read_csv("metrics/published.csv")["command"]) == {"dvc exp run again"}
