@@ -1,7 +1,7 @@
 """Keep the numbers of longer trainings beside those of the default pipeline.
 
-``python -m fewlabel.report.published COMMAND`` adds what this checkout has measured to metrics/published.csv: the rows of
-few-shot and label efficiency, with the command that made them and the commit it ran on.
+``python -m fewlabel.report.published COMMAND`` adds what this checkout has measured to metrics/published.csv: the rows
+of few-shot and label efficiency, with the command that made them and the commit it ran on.
 """
 
 from __future__ import annotations
