@@ -169,5 +169,5 @@ def test_numbers_of_longer_trainings_are_kept_once(finished_stages, monkeypatch)
     assert set(first["commit"]) == {"f" * 12}
     assert set(first["family"]) == {"few-shot", "label-efficiency"}
     again = published.keep("dvc exp run again")
-    assert len(again) == len(first)
+    assert not again.duplicated(published.SAME).any()
     assert set(pd.read_csv("metrics/published.csv")["command"]) == {"dvc exp run again"}
