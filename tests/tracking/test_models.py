@@ -91,7 +91,7 @@ print(model.predict(numpy.zeros((1, 3, 256, 256), "uint8")).shape)
 
 def test_a_transfer_model_needs_no_package_that_it_does_not_declare(repo) -> None:
     model = {"family": "transfer", "way": 2, "image": [3, 256, 256], "backbone": backbones.LITE0}
-    folder = result("results/transfer/frozen-0", about={"settings": {"size": 32, "image_size": 64}, "model": model})
+    folder = result("results/transfer/frozen-0", about={"settings": {"size": None, "image_size": 32}, "model": model})
     log(repo, folder, linear_head(1280, 2, seed=0))
     (place,) = repo.glob("mlartifacts/**/MLmodel")
     declared = re.findall(r"^([\w.-]+)==", (place.parent / "requirements.txt").read_text(), re.MULTILINE)
