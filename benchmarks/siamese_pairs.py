@@ -11,6 +11,7 @@ image is in as many pairs as any other, so both sides in one forward have exactl
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,11 @@ from fewlabel.params import Siamese as Settings
 PAIRS = 128  # of a reference step, half of them "same"
 
 
+def chosen(**changes: Any) -> Settings:
+    """Those of params.yaml, with the loss that is compared."""
+    return params.load().siamese.model_copy(update={"loss": "pairs"} | changes)
+
+
 def create(settings: Settings, device: torch.device) -> Siamese:
     torch.manual_seed(0)
     return Siamese(settings, Problem(way=0, shot=0, classes=settings.classes), device)
@@ -33,10 +39,7 @@ def create(settings: Settings, device: torch.device) -> Siamese:
 
 def check(device: torch.device) -> None:
     """Same loss and gradients on the same pairs, in float64."""
-    small = params.load().siamese.model_copy(
-        update={"classes": 6, "drawings": 3, "network": common.network(16, "pool")}
-    )
-    method = create(small, device)
+    method = create(chosen(classes=6, drawings=3, network=common.network(16, "pool")), device)
     method.model.double()
     network = copy.deepcopy(method.model)
     images = episodes.as_float(common.glyph_table(6, device)[:, :3]).double()
@@ -59,14 +62,14 @@ def check(device: torch.device) -> None:
 
 
 def measure(device: torch.device, repeats: int) -> list[Row]:
-    chosen = params.load().siamese
-    method = create(chosen, device)
-    table = common.glyph_table(chosen.classes, device)[:, : chosen.drawings]
+    settings = chosen()
+    method = create(settings, device)
+    table = common.glyph_table(settings.classes, device)[:, : settings.drawings]
     batch = episodes.as_float(table)[None]
-    classes = torch.arange(chosen.classes)[None]
+    classes = torch.arange(settings.classes)[None]
     images = batch.flatten(0, 2)
     network = copy.deepcopy(method.model).to(memory_format=torch.contiguous_format).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=chosen.lr)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr)
     targets = (torch.arange(PAIRS, device=device) % 2).float()
     generator = torch.Generator().manual_seed(0)
 

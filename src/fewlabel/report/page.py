@@ -22,7 +22,7 @@ from fewlabel.report.paired import to_the_best
 
 QUESTIONS = {
     "few-shot": "Classify N unseen characters from K drawings of each.",
-    "label-efficiency": "Does rotation pretraining beat training from scratch, and up to how many labels?",
+    "label-efficiency": "Does pretraining without labels beat training from scratch, and up to how many labels?",
     "transfer": "A few hundred photographs of ants and bees: from scratch, from ImageNet weights, or from rotations?",
 }
 SOURCES = {
