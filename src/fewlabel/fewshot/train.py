@@ -80,11 +80,11 @@ class MetaLearner(loop.Learner):
         generator = episodes.generator(self.seed, done)
         settings, sizes = self.settings, (len(self.table), self.table.shape[1])
         indices = episodes.sample(self.method.shape, *sizes, generator, self.groups, settings.hard_share)
-        indices = indices.part(processes.share())
         images = map(episodes.as_float, episodes.gather(self.table, indices))
-        support, query = (distort.affine(each, settings.distortion, generator) for each in images)
+        share = processes.share()  # taken after the draws, which are then those of a single process
+        support, query = (distort.affine(each, settings.distortion, generator)[share] for each in images)
         part = done / settings.iterations
-        self.numbers = torch.stack(self.method.step(support, query, indices.classes, part, generator))
+        self.numbers = torch.stack(self.method.step(support, query, indices.classes[share], part, generator))
         if settings.average:
             self._average(min(settings.average, (1 + done) / (10 + done)))  # shorter at first, when weights move far
         return self.numbers[0].item()
