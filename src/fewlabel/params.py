@@ -322,9 +322,10 @@ class Params(Section):
                 tested = map(Task.parse, self.test_tasks(split))
                 if not any((each.way, each.shot) == (way, shot) for each in tested):
                     raise ValueError(f"cells.tasks names {task}, and no test task of {split} has that way and shot")
-            for name in ("maml", "fomaml", "anil"):
-                queries = getattr(self, name).queries
-                _check_drawings(shot + queries, f"{name}.queries = {queries} with task {task}", f"{name}.queries")
+            for name, settings in self:
+                if isinstance(settings, Maml):
+                    asked_by = f"{name}.queries = {settings.queries} with task {task}"
+                    _check_drawings(shot + settings.queries, asked_by, f"{name}.queries")
         return self
 
 

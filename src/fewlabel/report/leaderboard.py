@@ -48,8 +48,9 @@ def named(row: Row, metrics: Metrics, params: Params) -> Row:
     """The row under a name of its own where it is not what its plain name says, so that it meets no number published of
     something else."""
     method, protocol = row.method, row.protocol
-    if row.method in ("maml", "fomaml", "anil"):
-        method = _variant(method, getattr(params, method))
+    settings = getattr(params, method, None)
+    if isinstance(settings, Maml):
+        method = _variant(method, settings)
     if row.family == "label-efficiency" and row.metric == "accuracy" and params.finetune.loss == "focal":
         method = f"{method}-focal"
     if metrics.stopped_early:  # chosen by looking at test images
