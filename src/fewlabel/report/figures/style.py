@@ -31,6 +31,7 @@ STYLES = {
     for place, name in enumerate(family)
 }
 STYLES["scratch"] = SCRATCH
+STYLES["scratch-resnet18"] = ("#999999", "<")
 STYLES["maml++"] = STYLES["maml"]
 UNKNOWN = ("#999999", "*")
 RIGHT, WRONG = "#0072B2", "#D55E00"
